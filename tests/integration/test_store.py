@@ -1,0 +1,293 @@
+"""The store against a real PostgreSQL: what is committed, what is refused, what a second delivery changes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from tests.factory import decision, deliver, delivery, message, outcome
+from tracker_daemon.messages import Delivery
+from tracker_daemon.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import asyncpg
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[Store]:
+    store = Store(dsn)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def rival(dsn: str) -> AsyncIterator[Store]:
+    store = Store(dsn)
+    yield store
+    await store.close()
+
+
+def poisoned(delivery: Delivery) -> Delivery:
+    """A decision that the decoder would never let through: jsonb refuses U+0000."""
+    return msgspec.structs.replace(
+        delivery, record=msgspec.structs.replace(delivery.record, context='{"a": "\\u0000"}')
+    )
+
+
+async def test_every_field_is_stored_exactly(store: Store, sql: asyncpg.Connection) -> None:
+    id_, session = uuid4(), uuid4()
+    payload = decision(
+        id=str(id_),
+        session_id=str(session),
+        timestamp="2026-11-22T10:00:00.123456789Z",
+        confidence="0.12345",
+        tokens_used=12,
+        latency_ms=345,
+        cost_usd=0.0000015,
+        context={"rsi": 61.5, "deep": {"big": 123456789012345678901234567890}},
+        prompt_embedding=[1, 2.5, -3],
+        embedding_model="e5",
+        experiment="x",
+        variant="b",
+        propensity=0.25,
+        note_to_self={"kept": True},
+    )
+    assert await store.write(deliver(payload)) == ["stored"]
+    row = await sql.fetchrow("SELECT *, prompt_embedding::text AS embedding FROM llm_decisions")
+    assert row is not None
+    assert (row["id"], row["session_id"]) == (id_, session)
+    assert row["created_at"].isoformat() == "2026-11-22T10:00:00.123457+00:00"
+    assert (row["confidence"], row["cost_usd"], row["propensity"]) == (
+        Decimal("0.1234"),  # half-even
+        Decimal("0.000002"),
+        Decimal("0.2500000000"),
+    )
+    assert (row["tokens_used"], row["latency_ms"], row["embedding"]) == (12, 345, "[1,2.5,-3]")
+    assert (row["action"], row["experiment"], row["variant"], row["embedding_model"]) == (
+        "BUY",
+        "x",
+        "b",
+        "e5",
+    )
+    assert row["context"] == '{"rsi": 61.5, "deep": {"big": 123456789012345678901234567890}}'
+    assert row["extra"] == '{"note_to_self": {"kept": true}}'
+    assert (row["outcome"], row["pnl"], row["outcome_at"]) == (None, None, None)
+    assert await sql.fetchval("SELECT count(*) FROM trading_sessions WHERE id = $1", session) == 1
+
+
+async def test_a_second_delivery_changes_nothing(store: Store, rival: Store, sql: asyncpg.Connection) -> None:
+    id_ = uuid4()
+    batch = deliver(decision(), decision(id=str(id_)), outcome(id_), b"not json")
+    assert await store.write(batch) == ["stored", "stored", "stored", "dead_letter"]
+    before = await _tables(sql)
+    assert await rival.write(batch) == ["duplicate"] * 4
+    assert await store.write(list(reversed(batch))) == ["duplicate"] * 4
+    assert await _tables(sql) == before
+
+
+async def test_a_message_twice_in_one_batch_is_one_row(store: Store, sql: asyncpg.Connection) -> None:
+    id_ = uuid4()
+    batch = deliver(decision(), decision(id=str(id_)), outcome(id_))
+    assert await store.write(batch * 2) == ["stored"] * 3 + ["duplicate"] * 3
+    assert [len(rows) for rows in await _tables(sql)] == [2, 1, 0]
+
+
+async def test_a_decision_published_twice_is_a_duplicate_however_its_json_is_written(store: Store) -> None:
+    id_ = str(uuid4())
+    first, same = decision(id=id_, context={"a": 1, "b": 2}), decision(context={"b": 2, "a": 1}, id=id_)
+    assert await store.write(deliver(first, dict(reversed(same.items())))) == ["stored", "duplicate"]
+    assert await store.write(deliver(same)) == ["duplicate"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_id_reused_with_other_content_is_a_dead_letter(
+    store: Store, sql: asyncpg.Connection, together: bool
+) -> None:
+    id_ = str(uuid4())
+    first, other = deliver(decision(id=id_, pnl="1.1"), decision(id=id_, pnl="1.2"))
+    if together:
+        assert await store.write([first, other]) == ["stored", "dead_letter"]
+    else:
+        assert await store.write([first]) == ["stored"]
+        assert await store.write([other]) == ["dead_letter"]
+    letter = await sql.fetchrow("SELECT reason, field, payload FROM llm_dead_letters")
+    assert letter is not None
+    assert tuple(letter) == ("id_conflict", "id", other.message.payload)
+    assert await sql.fetchval("SELECT pnl FROM llm_decisions") == Decimal("1.1")
+
+
+async def test_the_projection_is_the_latest_event_whatever_the_order(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    id_ = uuid4()
+    events = [
+        outcome(id_, "SUCCESS", pnl="10", timestamp="2026-01-01T00:00:00Z"),
+        outcome(id_, "FAILURE", pnl="-4.5", timestamp="2026-01-03T00:00:00Z"),
+        outcome(id_, "PENDING", timestamp="2026-01-02T00:00:00Z"),
+    ]
+    batch = deliver(decision(id=str(id_)), *events)
+    random.Random(7).shuffle(batch)
+    for single in batch:
+        assert await store.write([single]) == ["stored"]
+    row = await sql.fetchrow("SELECT outcome, pnl, outcome_at FROM llm_decisions")
+    assert row is not None
+    assert (row["outcome"], row["pnl"], row["outcome_at"].day) == ("FAILURE", Decimal("-4.5"), 3)
+
+
+async def test_a_later_event_without_pnl_reopens_the_decision(store: Store, sql: asyncpg.Connection) -> None:
+    id_ = uuid4()
+    await store.write(
+        deliver(decision(id=str(id_), outcome="success", pnl=5, timestamp="2026-01-01T00:00:00Z"))
+    )
+    assert tuple(await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions") or ()) == ("SUCCESS", 5)
+    await store.write(deliver(outcome(id_, "PENDING", timestamp="2026-01-02T00:00:00Z")))
+    assert tuple(await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions") or ()) == ("PENDING", None)
+    assert await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 2
+
+
+async def test_an_event_from_the_future_counts_from_the_streams_time(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    id_ = uuid4()
+    wrong_clock = outcome(id_, "FAILURE", timestamp="2999-01-01T00:00:00Z")
+    assert (
+        await store.write(deliver(decision(id=str(id_)), wrong_clock, outcome(id_, "SUCCESS")))
+        == ["stored"] * 3
+    )
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions") == "SUCCESS"
+
+
+async def test_of_equal_times_the_later_stream_sequence_wins(store: Store, sql: asyncpg.Connection) -> None:
+    id_ = uuid4()
+    late, early = (
+        delivery(message(outcome(id_, word, timestamp="2026-01-01T00:00:00Z"), sequence=sequence))
+        for word, sequence in (("FAILURE", 10**6 + 1), ("SUCCESS", 10**6))
+    )
+    await store.write([*deliver(decision(id=str(id_))), late])
+    await store.write([early])
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions") == "FAILURE"
+
+
+async def test_a_racing_decision_and_outcome_are_projected(
+    store: Store, rival: Store, sql: asyncpg.Connection
+) -> None:
+    """Both writers at once, neither seeing the other's rows while they write."""
+    for _ in range(20):
+        ids = [uuid4() for _ in range(20)]
+        await asyncio.gather(
+            store.write(deliver(*(decision(id=str(id_)) for id_ in ids))),
+            rival.write(deliver(*(outcome(id_, pnl=1) for id_ in ids))),
+        )
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE outcome = 'SUCCESS'") == 400
+
+
+@pytest.mark.parametrize(
+    "positions", [[0], [4], [9], [0, 4, 9], [3, 4], list(range(10)), list(range(60))], ids=str
+)
+async def test_poison_takes_nothing_down_with_it(
+    store: Store, sql: asyncpg.Connection, positions: list[int]
+) -> None:
+    batch = deliver(*(decision() for _ in range(max(10, len(positions)))))
+    for position in positions:
+        batch[position] = poisoned(batch[position])
+    expected = ["dead_letter" if index in positions else "stored" for index in range(len(batch))]
+    assert await store.write(batch) == expected
+    letters = await sql.fetch(
+        "SELECT reason, detail, stream_sequence FROM llm_dead_letters ORDER BY stream_sequence"
+    )
+    assert [letter["stream_sequence"] for letter in letters] == [
+        batch[at].message.sequence for at in positions
+    ]
+    assert {letter["reason"] for letter in letters} == {"rejected_by_database"}
+    assert all(letter["detail"].startswith("22P05") for letter in letters)
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions") == len(batch) - len(positions)
+
+
+async def test_poison_that_the_server_does_not_point_at_is_found_by_halving(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')")
+    ids = [uuid4() for _ in range(20)]
+    batch = deliver(
+        *(decision(id=str(id_), symbol="BAD" if n % 7 == 3 else "BTC") for n, id_ in enumerate(ids))
+    )
+    batch += deliver(*(outcome(id_) for id_ in ids))
+    results = await store.write(batch)
+    assert [n for n, result in enumerate(results) if result == "dead_letter"] == [3, 10, 17]
+    assert results.count("stored") == 37
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE outcome = 'SUCCESS'") == 17
+
+
+async def test_when_even_the_dead_letter_is_refused_the_good_rows_commit(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_dead_letters ADD CHECK (payload <> 'worst')")
+    assert await store.write(deliver(decision(), b"worst", b"bad", decision())) == [
+        "stored",
+        "released",
+        "dead_letter",
+        "stored",
+    ]
+    assert [len(rows) for rows in await _tables(sql)] == [2, 0, 1]
+
+
+async def test_when_dead_letters_may_not_be_written_at_all_the_good_rows_commit(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_dead_letters RENAME TO gone")
+    assert await store.write(deliver(decision(), b"bad")) == ["stored", "released"]
+
+
+async def test_a_missing_column_pauses_and_resumes_unaided(store: Store, sql: asyncpg.Connection) -> None:
+    await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN variant TO gone")
+    writing = asyncio.create_task(store.write(deliver(decision())))
+    await _until_metric("tracker_paused", 1)
+    await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN gone TO variant")
+    assert await writing == ["stored"]
+    await _until_metric("tracker_paused", 0)
+    assert await sql.fetchval("SELECT count(*) FROM llm_dead_letters") == 0
+
+
+async def test_a_killed_connection_is_no_fault_of_the_messages(store: Store, sql: asyncpg.Connection) -> None:
+    assert await store.write(deliver(decision())) == ["stored"]
+    await sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tracker-daemon'"
+    )
+    assert await store.write(deliver(decision())) == ["stored"]
+    assert [len(rows) for rows in await _tables(sql)] == [2, 0, 0]
+
+
+async def test_writing_works_without_the_statement_cache(dsn: str, sql: asyncpg.Connection) -> None:
+    store = Store(dsn, statement_cache=False)
+    id_ = uuid4()
+    assert await store.write(deliver(decision(id=str(id_)), outcome(id_), b"")) == [
+        "stored",
+        "stored",
+        "dead_letter",
+    ]
+    assert await store.write(deliver(decision(), outcome(id_, "FAILURE"))) == ["stored"] * 2
+    await store.close()
+    assert [len(rows) for rows in await _tables(sql)] == [2, 2, 1]
+
+
+async def _tables(sql: asyncpg.Connection) -> list[list[Any]]:
+    return [
+        await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
+        for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters")
+    ]
+
+
+async def _until_metric(name: str, value: float) -> None:
+    from tracker_daemon import metrics
+
+    async with asyncio.timeout(30):
+        while metrics.registry.get_sample_value(name) != value:
+            await asyncio.sleep(0.01)

@@ -1,0 +1,57 @@
+"""Every error that this package raises on purpose.
+
+TrackerError                      a sentence for the reader: what happened, to what, what to do
+├── InvalidPayload                a message breaks the contract; becomes a dead letter
+├── SettingsError                 wrong settings; lists every mistake; exit code 2
+├── SchemaError                   the database holds something this version must not touch; exit code 2
+├── Unavailable                   Postgres or NATS is away or refuses for now; worth trying again
+│   └── Misconfigured             the schema or the grants are wrong; tried again, but an operator must act
+├── StartupError                  the daemon cannot start (port taken, folder in use); exit code 1
+└── ConnectionLost                the NATS client gave up for good; exit code 1
+"""
+
+from __future__ import annotations
+
+
+class TrackerError(Exception):
+    """Base of all errors with a message meant for the reader."""
+
+
+class InvalidPayload(TrackerError):
+    """A payload breaks the contract: `reason` code, `field` path (None: the whole payload) and `detail`."""
+
+    def __init__(self, reason: str, field: str | None, detail: str) -> None:
+        """Keep the three parts that a dead letter stores."""
+        super().__init__(f"{reason}{f' at {field}' if field else ''}: {detail}")
+        self.reason = reason
+        self.field = field
+        self.detail = detail
+
+
+class SettingsError(TrackerError):
+    """Wrong settings; `mistakes` holds one sentence for each, starting with the setting's name."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        """Join the mistakes into one message, a line each."""
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class SchemaError(TrackerError):
+    """The database holds a schema that this version must not write to."""
+
+
+class Unavailable(TrackerError):
+    """A server is away or refuses for now; the same call may succeed later."""
+
+
+class Misconfigured(Unavailable):
+    """The server answers, but its schema or grants must be changed by an operator first."""
+
+
+class StartupError(TrackerError):
+    """The daemon cannot start on this machine as things stand."""
+
+
+class ConnectionLost(TrackerError):
+    """The NATS client closed its connection for good."""

@@ -1,0 +1,31 @@
+"""The public contract: `decode` turns one JSON payload into one typed record, or raises `InvalidPayload`.
+
+Pure: it knows neither NATS nor SQL. What it accepts is written down for everyone else in
+`schemas/decision.schema.json` and `schemas/outcome.schema.json`; tests hold the two together.
+"""
+
+from tracker_daemon.messages.decode import decode
+from tracker_daemon.messages.records import (
+    Contract,
+    DeadLetter,
+    Decision,
+    Delivery,
+    Message,
+    Outcome,
+    Record,
+    Result,
+    dead_letter,
+)
+
+__all__ = [
+    "Contract",
+    "DeadLetter",
+    "Decision",
+    "Delivery",
+    "Message",
+    "Outcome",
+    "Record",
+    "Result",
+    "dead_letter",
+    "decode",
+]

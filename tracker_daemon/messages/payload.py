@@ -1,0 +1,125 @@
+"""From bytes to typed fields: UTF-8, JSON, depth, unknown keys, and where exactly a payload is broken."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import msgspec
+import orjson
+from msgspec import Raw, Struct
+
+from tracker_daemon.errors import InvalidPayload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_DEPTH: Final = 200
+"""Levels of nesting that a payload may have, below what jsonb and the parsers here can take."""
+
+_object_decoder = msgspec.json.Decoder(dict[str, Raw])
+
+Fields = TypeVar("Fields", bound=Struct)
+
+
+def read_fields(
+    payload: bytes, decoder: msgspec.json.Decoder[Fields], known: frozenset[str]
+) -> tuple[Fields, str | None]:
+    """Parse a payload into its typed fields and the JSON text of all unknown ones (None: there are none)."""
+    _check_unicode(payload)
+    _check_depth(payload)
+    try:
+        raw = _object_decoder.decode(payload)
+        try:
+            fields = decoder.decode(payload)
+        except msgspec.ValidationError:
+            # Of a duplicate key the last counts, also when an earlier one has the wrong type.
+            fields = decoder.decode(msgspec.json.encode(raw))
+    except msgspec.ValidationError as error:
+        _refuse_type(error)
+    except msgspec.DecodeError as error:
+        _refuse_malformed(payload, error)
+    unknown = {key: raw[key] for key in raw.keys() - known}
+    extra = str(msgspec.json.encode(unknown, order="sorted"), "utf-8") if unknown else None
+    if extra:
+        parse_json(extra, None)
+    if b"\\u0000" in payload:
+        _check_nul(payload)
+    return fields, extra
+
+
+def parse_json(text: str, field: str | None) -> Any:
+    """Parse JSON text that is stored as it came; refuse numbers that no float64 holds."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidPayload("invalid_field", field, error.msg) from None
+
+
+def _check_unicode(payload: bytes) -> None:
+    try:
+        str(payload, "utf-8")
+    except UnicodeDecodeError as error:
+        detail = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise InvalidPayload("invalid_json", None, detail) from None
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _check_depth(payload: bytes) -> None:
+    if payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(payload):
+        depth += (token[0] in b"[{") - (token[0] in b"]}")
+        if depth > MAX_DEPTH:
+            detail = f"nested deeper than {MAX_DEPTH} levels at byte {token.start()}"
+            raise InvalidPayload("invalid_json", None, detail)
+
+
+def _check_nul(payload: bytes) -> None:
+    field = _find(json.loads(payload), lambda text: "\x00" in text)
+    if field is not None:
+        raise InvalidPayload("nul_character", field, "PostgreSQL text cannot hold U+0000")
+
+
+def _refuse_type(error: msgspec.ValidationError) -> NoReturn:
+    detail, _, path = str(error).replace("`", "").partition(" - at $")
+    if not path:
+        raise InvalidPayload("not_an_object", None, detail) from None
+    raise InvalidPayload("invalid_field", path.removeprefix("."), detail) from None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _refuse_malformed(payload: bytes, error: msgspec.DecodeError) -> NoReturn:
+    """Name the field of a lone surrogate, which JSON's grammar allows although it is no Unicode text."""
+    try:
+        parsed = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise InvalidPayload("invalid_json", None, str(error)) from None
+    field = _find(parsed, lambda text: _SURROGATE.search(text) is not None)
+    if field is None:
+        raise InvalidPayload("invalid_json", None, str(error)) from None
+    detail = "a lone surrogate is not Unicode text"
+    raise InvalidPayload("invalid_field", field, detail) from None
+
+
+def _find(value: Any, matches: Callable[[str], bool], path: str = "") -> str | None:
+    """The path of the first string, key or value, that matches."""
+    if isinstance(value, str):
+        return path if matches(value) else None
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}" if path else key, key, item) for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{path}[{index}]", "", item) for index, item in enumerate(value)]
+    else:
+        return None
+    for here, key, item in items:
+        found = here if matches(key) else _find(item, matches, here)
+        if found is not None:
+            return found
+    return None
