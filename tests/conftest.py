@@ -1,0 +1,134 @@
+"""Real servers, one pair for the whole run, and a fresh database for each test that asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from tracker_daemon.embedded import NatsServer, PostgresServer
+from tracker_daemon.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+DIMENSIONS = 3
+
+# Tests that may be skipped even where TRACKER_TEST_STRICT=1 says that everything must run.
+ALLOWED_SKIPS: frozenset[str] = frozenset()
+
+# What a crash of the machine would lose is of no interest here; what a crash of the server would lose is.
+_QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """Yield a folder that PostgreSQL's user can enter when root runs the tests, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="tracker-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def data_dir(servers_folder: Path) -> Path:
+    """Return the path of a data folder of the test's own, not yet made."""
+    return servers_folder / uuid.uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def nats_server(servers_folder: Path) -> Iterator[NatsServer]:
+    """Yield the run's nats-server; a test that stops or freezes it leaves it running again."""
+    with NatsServer(servers_folder / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(servers_folder: Path) -> Iterator[PostgresServer]:
+    """Yield the run's PostgreSQL; a test that stops or freezes it leaves it running again."""
+    with PostgresServer(servers_folder / "postgres", options=_QUICK) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def create_database(server: PostgresServer, *, template: str = "template1") -> AsyncIterator[str]:
+    """Yield the DSN of a new database, a copy of `template`, that is dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    await _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield server.dsn(name)
+    finally:
+        await _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def database(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """Yield the DSN of an empty database of the test's own."""
+    async with create_database(postgres_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(postgres_server: PostgresServer) -> str:
+    """Return the name of a migrated database, to be copied."""
+
+    async def make() -> None:
+        await _administer(postgres_server, "CREATE DATABASE migrated")
+        await migrate(postgres_server.dsn("migrated"), DIMENSIONS)
+
+    asyncio.run(make())
+    return "migrated"
+
+
+@pytest.fixture
+async def dsn(postgres_server: PostgresServer, template: str) -> AsyncIterator[str]:
+    """Yield the DSN of a migrated database of the test's own, for embeddings of `DIMENSIONS` numbers."""
+    async with create_database(postgres_server, template=template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to the database of `dsn`."""
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+async def _administer(server: PostgresServer, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a strict run in which a test was skipped that should not have been."""
+    if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the tests whose skipping failed the run."""
+    if skips := _forbidden_skips(config):
+        terminalreporter.section("skipped, though TRACKER_TEST_STRICT=1", red=True)
+        for nodeid in skips:
+            terminalreporter.line(nodeid)
+
+
+def _forbidden_skips(config: pytest.Config) -> list[str]:
+    if os.environ.get("TRACKER_TEST_STRICT") != "1":
+        return []
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None, "a strict run counts skips in the terminal's report: do not turn it off"
+    skipped = {report.nodeid for report in reporter.stats.get("skipped", [])}
+    return sorted(skipped - ALLOWED_SKIPS)
