@@ -1,0 +1,74 @@
+"""Every Prometheus metric of the daemon; labels come from closed sets, never from a payload."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from tracker_daemon import __version__
+
+registry: Final = CollectorRegistry()
+ProcessCollector(registry=registry)
+PlatformCollector(registry=registry)
+GCCollector(registry=registry)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"tracker_{name}", text, labels, registry=registry)
+
+
+def _gauge(name: str, text: str) -> Gauge:
+    return Gauge(f"tracker_{name}", text, registry=registry)
+
+
+def _histogram(name: str, text: str, *buckets: float) -> Histogram:
+    return Histogram(f"tracker_{name}", text, buckets=buckets, registry=registry)
+
+
+messages_received = _counter("messages_received_total", "Messages taken from NATS", "subject")
+messages_settled = _counter(
+    "messages_settled_total",
+    "Messages whose fate is decided: stored, duplicate, dead_letter, or released (left to the stream)",
+    "subject",
+    "result",
+)
+rows_committed = _counter("rows_committed_total", "Rows committed", "table")
+dead_letters = _counter("dead_letters_total", "Dead letters committed", "subject", "reason")
+redeliveries = _counter("redeliveries_total", "Messages that the stream delivered more than once")
+stream_gap_messages = _counter(
+    "stream_gap_messages_total",
+    "Messages that the stream dropped (expired, purged) before they were delivered",
+)
+flushes = _counter("flushes_total", "Batches flushed, by what triggered them", "trigger")
+flush_seconds = _histogram(
+    "flush_seconds",
+    "Time from taking a batch to its commit",
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+batch_rows = _histogram(
+    "batch_rows", "Messages in a batch", 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 100000
+)
+publish_to_commit_seconds = _histogram(
+    "publish_to_commit_seconds",
+    "Age of a batch's oldest message at its commit, by the clocks of stream and daemon",
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+buffered_rows = _gauge("buffered_rows", "Messages held in memory")
+buffered_bytes = _gauge("buffered_bytes", "Payload bytes held in memory")
+stream_pending = _gauge("stream_pending", "Messages in the stream that were not delivered yet")
+writer_retries = _counter("writer_retries_total", "Writes tried again, by what stood in the way", "kind")
+paused = _gauge("paused", "1 while writing waits for an operator: the schema or the grants are wrong")
+nats_connected = _gauge("nats_connected", "1 while connected to NATS")
+postgres_up = _gauge("postgres_up", "1 while the last contact with PostgreSQL succeeded")
+last_commit_timestamp_seconds = _gauge("last_commit_timestamp_seconds", "Unix time of the last commit")
+outcomes_waiting = _gauge("outcomes_waiting", "Outcomes whose decision has not come")
+outcomes_waiting_oldest_seconds = _gauge("outcomes_waiting_oldest_seconds", "Age of the oldest of them")
+slow_consumer_drops = _counter(
+    "slow_consumer_drops_total", "Messages that the NATS client dropped (core mode)"
+)
+
+Gauge("tracker_build_info", "Always 1", ["version"], registry=registry).labels(__version__).set(1)

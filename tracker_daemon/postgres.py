@@ -1,0 +1,116 @@
+"""Connections to PostgreSQL, and what the errors of asyncpg and of the server mean for a message."""
+
+from __future__ import annotations
+
+import re
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+from pgvector.asyncpg import register_vector
+
+from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+Connection = asyncpg.Connection
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+COMMAND_TIMEOUT_SECONDS: Final = 60.0
+
+# Worth trying again: connection lost, out of resources, shutting down, serialization failure, deadlock,
+# lock timeout, read-only standby, a statement that our own timeout cancelled.
+_RETRY = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03", "25006")
+# An operator must act: missing table, column, database, schema or extension; no right; no login.
+_MISCONFIGURED = ("42P01", "42703", "42501", "28", "3D000", "3F000", "0A000", "58P01")
+
+
+class Rejected(TrackerError):
+    """The database refuses the data of a statement; the message may quote the data.
+
+    `position` is the index of the row in its COPY, where the server names it. `known`: this SQLSTATE blames
+    the data for certain.
+    """
+
+    def __init__(
+        self, sqlstate: str, message: str, position: int | None = None, *, known: bool = True
+    ) -> None:
+        """Keep what isolation needs to find the row."""
+        super().__init__(f"{sqlstate}: {message}")
+        self.sqlstate = sqlstate
+        self.position = position
+        self.known = known
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of driver and server into `Unavailable`, `Misconfigured` or `Rejected`, cause kept."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _translate(error) from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        raise Unavailable(f"PostgreSQL: {str(error) or type(error).__name__}") from error
+
+
+def _translate(error: asyncpg.PostgresError) -> Exception:
+    state, message = error.sqlstate or "unknown", str(error)
+    if state.startswith(_MISCONFIGURED):
+        return Misconfigured(f"PostgreSQL refuses ({state}): {message}")
+    if state.startswith(_RETRY):
+        return Unavailable(f"PostgreSQL ({state}): {message}")
+    line = re.search(r"^COPY \S+, line (\d+)", error.context or "", re.MULTILINE)
+    known = state.startswith(("22", "54", "23502", "23503", "23514"))
+    return Rejected(state, message, int(line[1]) - 1 if line else None, known=known)
+
+
+async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:
+    """Open a connection; raise `Unavailable` or `Misconfigured`, naming the server but no password."""
+    try:
+        with translated():
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                command_timeout=COMMAND_TIMEOUT_SECONDS,
+                statement_cache_size=100 if statement_cache else 0,
+                server_settings={"application_name": "tracker-daemon"},
+            )
+    except (Unavailable, Rejected) as error:
+        kind = Misconfigured if isinstance(error, Misconfigured) else Unavailable
+        raise kind(f"{error} (at {server_of(dsn)})") from error.__cause__
+
+
+async def close(connection: Connection) -> None:
+    """Close without waiting for a server that may be frozen."""
+    try:
+        await connection.close(timeout=1)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+@asynccontextmanager
+async def connected(dsn: str, *, statement_cache: bool = True) -> AsyncIterator[Connection]:
+    """A connection for the length of a block."""
+    connection = await connect(dsn, statement_cache=statement_cache)
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def register_types(connection: Connection) -> None:
+    """Teach a connection the binary format of pgvector's `vector`."""
+    schema = await connection.fetchval(
+        "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+    )
+    if schema is None:
+        raise Misconfigured("the extension vector is missing in this database: run tracker-daemon migrate")
+    await register_vector(connection, schema=schema)
+
+
+def server_of(dsn: str) -> str:
+    """Host, port and database of a DSN, for messages."""
+    parts = urlsplit(dsn)
+    return f"{parts.netloc.rpartition('@')[2] or 'the default host'}{parts.path}"

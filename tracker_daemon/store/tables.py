@@ -1,0 +1,83 @@
+"""The tables that batches are written to, and the SQL that fills them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tracker_daemon.messages import DeadLetter, Decision, Outcome
+
+
+class Table(Struct, frozen=True):
+    """A table that batches are copied into: its columns and its key, a subset of them."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    def row(self, record: Struct) -> tuple[Any, ...]:
+        """The values of a record in the order of the columns."""
+        return tuple([getattr(record, column) for column in self.columns])
+
+    @property
+    def incoming(self) -> str:
+        """The temporary table that COPY fills; its name changes with the columns, for pooled sessions."""
+        return f"incoming_{self.name}_{len(self.columns)}"
+
+    @property
+    def make_incoming(self) -> str:
+        """Types and lengths are the table's own, so COPY already refuses what the table would."""
+        return (
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.incoming} ON COMMIT DELETE ROWS AS "
+            f"SELECT {', '.join(self.columns)} FROM {self.name} WITH NO DATA"
+        )
+
+    @property
+    def insert(self) -> str:
+        """In order of the key, so that writers side by side wait for each other and never deadlock."""
+        columns, key = ", ".join(self.columns), ", ".join(self.key)
+        return (
+            f"INSERT INTO {self.name} ({columns}) SELECT {columns} FROM {self.incoming} ORDER BY {key} "
+            f"ON CONFLICT ({key}) DO NOTHING RETURNING {key}"
+        )
+
+
+def _columns(record: type[Struct], *without: str) -> tuple[str, ...]:
+    return tuple(name for name in record.__struct_fields__ if name not in without)
+
+
+DECISIONS: Final = Table("llm_decisions", _columns(Decision, "first_outcome"), ("id",))
+OUTCOMES: Final = Table("llm_outcomes", _columns(Outcome), ("decision_id", "event_id"))
+DEAD_LETTERS: Final = Table("llm_dead_letters", _columns(DeadLetter), ("id",))
+
+# The winner is the greatest (observed_at, but not later than the stream's own time; then stream sequence).
+# The comparison with what is projected already makes the result independent of who comes last, also for an
+# UPDATE that waited for another one's row lock with an older snapshot.
+PROJECT: Final = """
+UPDATE llm_decisions d
+SET outcome = w.outcome, pnl = w.pnl, outcome_at = w.at, outcome_sequence = w.sequence
+FROM (
+    SELECT DISTINCT ON (decision_id) decision_id, outcome, pnl, at, sequence
+    FROM (
+        SELECT decision_id, outcome, pnl, LEAST(observed_at, received_at) AS at,
+               COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) AS sequence
+        FROM llm_outcomes
+        WHERE decision_id = ANY($1::uuid[])
+    ) event
+    ORDER BY decision_id, at DESC, sequence DESC
+) w
+WHERE d.id = w.decision_id
+  AND (d.outcome_at IS NULL OR (w.at, w.sequence) > (d.outcome_at, d.outcome_sequence))
+"""
+
+STUB_SESSIONS: Final = """
+INSERT INTO trading_sessions (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING
+"""
+CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
+OUTCOMES_WAITING: Final = """
+SELECT count(*) AS waiting,
+       COALESCE(EXTRACT(EPOCH FROM now() - min(received_at)), 0)::float8 AS oldest_seconds
+FROM llm_outcomes o
+WHERE NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = o.decision_id)
+"""
