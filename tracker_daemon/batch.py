@@ -1,0 +1,163 @@
+"""Buffering and flushing: on rows, bytes or a timer, or (interval 0) whenever a writer is free.
+
+Knows neither NATS nor SQL: `write` and `settle` are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from tracker_daemon import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from tracker_daemon.config import BatchSettings
+    from tracker_daemon.messages import Delivery, Result
+
+    Write = Callable[[Sequence[Delivery]], Awaitable[list[Result]]]
+    Settle = Callable[[Sequence[Delivery], list[Result]], Awaitable[None]]
+
+Trigger = Literal["rows", "bytes", "interval", "idle", "shutdown"]
+
+
+class Buffer:
+    """What waits for a flush, and the policy that says when one is due; it never looks at a clock."""
+
+    def __init__(self, policy: BatchSettings) -> None:
+        """Begin empty."""
+        self._policy = policy
+        self._waiting: deque[tuple[Delivery, float]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Messages that wait."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Iterate over the messages that wait, oldest first."""
+        return (delivery for delivery, _ in self._waiting)
+
+    def add(self, delivery: Delivery, now: float) -> None:
+        """Append a message that came at `now` (seconds on any steady clock)."""
+        self._waiting.append((delivery, now))
+        self._bytes += delivery.size
+
+    def due(self, now: float) -> Trigger | None:
+        """What makes a flush due at `now`, if anything does."""
+        if not self._waiting:
+            return None
+        if len(self._waiting) >= self._policy.max_rows:
+            return "rows"
+        if self._bytes >= self._policy.max_bytes:
+            return "bytes"
+        if self._policy.flush_interval_seconds == 0:
+            return "idle"
+        return "interval" if now >= self._waiting[0][1] + self._policy.flush_interval_seconds else None
+
+    def full(self) -> bool:
+        """Whether one batch's bound of rows or bytes is reached."""
+        return len(self._waiting) >= self._policy.max_rows or self._bytes >= self._policy.max_bytes
+
+    def deadline(self) -> float | None:
+        """When the oldest message, if there is one, will have waited for the whole interval."""
+        return self._waiting[0][1] + self._policy.flush_interval_seconds if self._waiting else None
+
+    def take(self) -> list[Delivery]:
+        """Remove and return one batch: the oldest messages within the bounds of rows and bytes."""
+        batch: list[Delivery] = []
+        size = 0
+        while self._waiting and len(batch) < self._policy.max_rows:
+            delivery, _ = self._waiting[0]
+            if batch and size + delivery.size > self._policy.max_bytes:
+                break
+            self._waiting.popleft()
+            batch.append(delivery)
+            size += delivery.size
+        self._bytes -= size
+        return batch
+
+
+class BatchWriter:
+    """Takes messages in and gives batches to its writers; each message is settled once, or handed back."""
+
+    def __init__(self, policy: BatchSettings, writes: Sequence[Write], settle: Settle) -> None:
+        """`writes`: a callable for each writer, at work side by side; `settle` is told every result."""
+        self._writes = writes
+        self._settle = settle
+        self._buffer = Buffer(policy)
+        self._writing: list[list[Delivery]] = []
+        self._rows = 0
+        self._bytes = 0
+        # A batch for each writer, and as much again waiting, so that no writer ever waits for the stream.
+        self._max_rows = 2 * (len(writes) + 1) * policy.max_rows
+        self._max_bytes = policy.max_buffered_bytes
+        self._changed = asyncio.Event()
+        self._closing = False
+
+    def room(self) -> tuple[int, int]:
+        """Messages and payload bytes that may still be taken in; negative when overfull."""
+        return self._max_rows - self._rows, self._max_bytes - self._bytes
+
+    def add(self, delivery: Delivery) -> None:
+        """Take a message in; whoever calls minds the `room`."""
+        self._buffer.add(delivery, asyncio.get_running_loop().time())
+        self._hold(1, delivery.size)
+        if len(self._buffer) == 1 or self._buffer.full():
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Write until closed and empty; raise what a writer raises, which is always a defect."""
+        async with asyncio.TaskGroup() as group:
+            for write in self._writes:
+                group.create_task(self._write_batches(write))
+
+    def close(self) -> None:
+        """Flush what is held, whatever its size, and let `run` end."""
+        self._closing = True
+        self._changed.set()
+
+    def held(self) -> int:
+        """Messages taken in and not written yet."""
+        return self._rows
+
+    def unsettled(self) -> list[Delivery]:
+        """Every message that is still held; after `run` was cancelled they are left to the stream."""
+        return [*(delivery for batch in self._writing for delivery in batch), *self._buffer]
+
+    async def _write_batches(self, write: Write) -> None:
+        while (due := await self._next_batch()) is not None:
+            trigger, batch = due
+            metrics.flushes.labels(trigger).inc()
+            metrics.batch_rows.observe(len(batch))
+            self._writing.append(batch)
+            with metrics.flush_seconds.time():
+                results = await write(batch)
+            self._writing.remove(batch)
+            self._hold(-len(batch), -sum(delivery.size for delivery in batch))
+            await self._settle(batch, results)
+
+    async def _next_batch(self) -> tuple[Trigger, list[Delivery]] | None:
+        """Wait until a batch is due and take it; None: closed and empty."""
+        while True:
+            trigger = self._buffer.due(asyncio.get_running_loop().time())
+            if trigger is None and self._closing:
+                if not self._buffer:
+                    return None
+                trigger = "shutdown"
+            if trigger is not None:
+                return trigger, self._buffer.take()
+            self._changed.clear()
+            # Of all writers that wait for the timer, the first takes the batch and the others wait anew.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._buffer.deadline()):
+                    await self._changed.wait()
+
+    def _hold(self, rows: int, size: int) -> None:
+        self._rows += rows
+        self._bytes += size
+        metrics.buffered_rows.set(self._rows)
+        metrics.buffered_bytes.set(self._bytes)

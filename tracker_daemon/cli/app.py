@@ -1,0 +1,55 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tracker_daemon import __version__
+from tracker_daemon.cli import check, dead_letters, demo, migrate, run
+from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
+
+app = typer.Typer(
+    name="tracker-daemon",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.run)
+app.command()(demo.demo)
+app.command()(migrate.migrate)
+app.command()(check.check)
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _tracker_daemon(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Record what trading agents decided, and why: from NATS into PostgreSQL, nothing lost, nothing twice.
+
+    Settings come from flags, TRACKER_* variables, a TOML file (--config), in this order.
+
+    Exit codes: 0 done or drained, 1 failed, 2 wrong usage or settings, 3 stopped, work left in the stream.
+    """
+
+
+def main() -> None:
+    """Run the command line; an error meant for the reader becomes a sentence on stderr and an exit code."""
+    try:
+        app()
+    except TrackerError as error:
+        for sentence in str(error).splitlines():
+            typer.echo(f"tracker-daemon: {sentence}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError | SchemaError) else 1)

@@ -1,0 +1,37 @@
+"""`tracker-daemon check`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tracker_daemon.cli.options import ConfigFile, Json, Set, load
+from tracker_daemon.doctor import examine
+
+
+def check(config_file: ConfigFile = None, settings: Set = None, as_json: Json = False) -> None:
+    """Check the settings, then what they lead to: PostgreSQL, its schema, NATS, stream, consumer.
+
+    Exit code 2: the settings are wrong, every mistake is named. 1: something they lead to is. 0: all is well.
+    """
+    loaded = load(config_file, settings)
+    findings = asyncio.run(examine(loaded))
+    if as_json:
+        document = {"settings": dict(loaded.listing()), "findings": msgspec.to_builtins(findings)}
+        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    else:
+        console = Console()
+        listing = Table("setting", "value", title="Settings", title_justify="left")
+        for name, value in loaded.listing():
+            listing.add_row(name, value)
+        console.print(listing)
+        table = Table("part", "", "what was found", title="Set-up", title_justify="left")
+        for finding in findings:
+            table.add_row(finding.part, "[green]ok[/]" if finding.ok else "[red]WRONG[/]", finding.seen)
+        console.print(table)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

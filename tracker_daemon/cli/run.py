@@ -1,0 +1,55 @@
+"""`tracker-daemon run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+import typer
+
+from tracker_daemon import daemon
+from tracker_daemon.cli.options import ConfigFile, DataDir, Set, load
+from tracker_daemon.embedded import EmbeddedServers, default_data_dir
+from tracker_daemon.errors import TrackerError
+
+if TYPE_CHECKING:
+    from tracker_daemon.config import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def run(
+    config_file: ConfigFile = None,
+    settings: Set = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Bring nats-server and PostgreSQL along, from the wheels.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT, then drain."""
+    loaded = load(config_file, settings)
+    if not embedded:
+        raise typer.Exit(_run(loaded))
+    # Until the daemon takes the signals over, they end the servers' start in order.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.suppress(KeyboardInterrupt), EmbeddedServers(data_dir or default_data_dir()) as servers:
+        addresses = {"nats.servers": servers.nats.url, "postgres.dsn": servers.postgres.dsn()}
+        log.info("embedded servers", folder=str(servers.data_dir), **addresses)
+        raise typer.Exit(_run(load(config_file, settings, **addresses)))
+
+
+def _run(settings: Settings) -> int:
+    try:
+        return asyncio.run(daemon.run(settings))
+    except TrackerError:
+        raise
+    except Exception:  # a defect: it belongs into the log, in the log's form
+        log.exception("stopped by a defect of this program")
+        return 1
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,103 @@
+"""Core NATS with a queue group: no stream, no acknowledgement, no second delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+
+from tracker_daemon import metrics
+from tracker_daemon.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from tracker_daemon.config import NatsSettings
+
+STOP_SECONDS: Final = 5
+
+
+class CoreConsumer:
+    """Takes messages of both subjects as a member of a queue group.
+
+    Half of the buffer's bound is the client's queue, half the batches': when both are full the client drops
+    messages, and counts them.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        settings: NatsSettings,
+        receive: Callable[[Message, str | None], None],
+        room: Callable[[], tuple[int, int]],
+    ) -> None:
+        """`receive` is given each message; `room`: messages and bytes that may come."""
+        self._client = client
+        self._settings = settings
+        self._receive = receive
+        self._room = room
+        self._queue_bytes = room()[1] // 2
+        self._subscriptions: list[Subscription] = []
+        self._freed = asyncio.Event()
+        self.pending = None
+        """Nothing can wait in a stream that is not there."""
+        self.trouble = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the subscriptions stand."""
+        return bool(self._subscriptions) and self._client.is_connected
+
+    async def start(self) -> None:
+        """Subscribe to both subjects."""
+        subjects = (self._settings.decisions_subject, self._settings.outcomes_subject)
+        for subject in subjects:
+            subscription = await self._client.subscribe(
+                subject,
+                queue=self._settings.durable,
+                cb=self._on_message,
+                pending_msgs_limit=0,
+                pending_bytes_limit=self._queue_bytes // len(subjects),
+            )
+            self._subscriptions.append(subscription)
+        await self._client.flush()
+
+    async def resume(self) -> None:
+        """Go on after a flush made room."""
+        self._freed.set()
+
+    async def ack(self, replies: Iterable[str]) -> None:
+        """Do nothing: a reply subject in core NATS belongs to the publisher."""
+
+    async def stop(self) -> None:
+        """Take no more messages; those that have arrived are still handed on."""
+        if self._client.is_connected:
+            for subscription in self._subscriptions:
+                with contextlib.suppress(nats.errors.Error, TimeoutError):
+                    await asyncio.wait_for(subscription.drain(), STOP_SECONDS)  # type: ignore[no-untyped-call]
+
+    async def _on_message(self, msg: Msg) -> None:
+        while self._full():
+            self._freed.clear()
+            await self._freed.wait()
+        metrics.messages_received.labels(msg.subject).inc()
+        message = Message(
+            msg.subject,
+            msg.data,
+            stream=None,
+            sequence=None,
+            published_ns=time.time_ns(),
+            headers=msg.headers,
+        )
+        self._receive(message, None)
+
+    def _full(self) -> bool:
+        rows, size = self._room()
+        return rows <= 0 or size <= self._queue_bytes

@@ -1,0 +1,272 @@
+"""A durable pull consumer with credit: messages flow into a callback, one pull request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+import nats.js.errors
+import orjson
+import structlog
+from msgspec import Struct
+
+from tracker_daemon import metrics
+from tracker_daemon.consumer.position import parse_reply
+from tracker_daemon.consumer.stream import ensure_consumer, ensure_stream
+from tracker_daemon.errors import Misconfigured
+from tracker_daemon.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+    from nats.js.api import ConsumerInfo
+
+    from tracker_daemon.config import NatsSettings
+    from tracker_daemon.consumer.position import Position
+
+log = structlog.get_logger(__name__)
+
+EXPIRES_SECONDS: Final = 30
+HEARTBEAT_SECONDS: Final = 5
+WATCH_SECONDS: Final = 1
+POLL_SECONDS: Final = 5
+STOP_SECONDS: Final = 5
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""What a message may weigh for the server on top of its payload: headers, subjects."""
+MESSAGES_PER_TURN: Final = 100
+"""After so many messages the event loop gets its turn: nats-py hands over a full queue without a pause."""
+
+
+class _Pull(Struct):
+    """A pull request under way: its reply subject, and the messages it may still bring and has brought."""
+
+    reply: str
+    credit: int
+    delivered: int = 0
+
+
+class JetStreamConsumer:
+    """Takes messages of both subjects from one durable consumer and acknowledges them.
+
+    Credit: a pull request never asks for more than there is room for, so what the server may still send and
+    what is held together stay within the bound of the buffer.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        settings: NatsSettings,
+        receive: Callable[[Message, str | None], None],
+        room: Callable[[], tuple[int, int]],
+    ) -> None:
+        """`receive` is given each message and its reply subject; `room`: messages and bytes that may come."""
+        self._client = client
+        self._js = client.jetstream()
+        self._settings = settings
+        self._receive = receive
+        self._room = room
+        self._capacity = room()
+        self._inbox = client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._pull: _Pull | None = None
+        self._pulls = itertools.count(1)
+        self._attached = False
+        self._reconnects = 0
+        self._heard_at = 0.0
+        self._asked_at = 0.0
+        self.trouble: str | None = None
+        """What keeps it from consuming; None: nothing does."""
+        self._turn = 0
+        self._gaps = _Gaps()
+        self.pending: int | None = None
+        """Messages in the stream not delivered yet, as last heard; None: not known."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether stream and durable consumer are there and the connection to them stands."""
+        return self._attached and self._client.is_connected
+
+    async def start(self) -> None:
+        """Begin to pull, as soon as stream and consumer can be had."""
+        self._subscription = await self._client.subscribe(
+            f"{self._inbox}.*",
+            cb=self._on_message,
+            # Credit bounds this queue; a limit of its own could only lose messages.
+            pending_msgs_limit=0,
+            pending_bytes_limit=0,
+        )
+        self._watching = asyncio.create_task(self._watch())
+
+    async def resume(self) -> None:
+        """Ask for more messages if there is room and no request is under way."""
+        if self._pull or not self.attached or self._watching is None:
+            return
+        rows, size = self._room()
+        # A request below the size of the next message would bring nothing, so never less than any may have.
+        least = self._client.max_payload + MAX_HEADER_BYTES
+        enough = min(max(self._capacity[1] // 2, least), self._capacity[1])
+        if rows < self._capacity[0] // 2 or size < enough:
+            return
+        self._pull = _Pull(f"{self._inbox}.{next(self._pulls)}", rows)
+        self._heard_at = asyncio.get_running_loop().time()
+        request = {
+            "batch": rows,
+            "max_bytes": max(size, least),
+            "expires": EXPIRES_SECONDS * 1_000_000_000,
+            "idle_heartbeat": HEARTBEAT_SECONDS * 1_000_000_000,
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._settings.stream}.{self._settings.durable}"
+        await self._client.publish(subject, orjson.dumps(request), reply=self._pull.reply)
+
+    async def ack(self, replies: Iterable[str]) -> None:
+        """Acknowledge messages; what cannot be sent is delivered again and recognised then."""
+        try:
+            for reply in replies:
+                await self._client.publish(reply)
+        except nats.errors.Error as error:
+            log.warning("acknowledgements not sent, their messages will come again", reason=str(error))
+
+    async def stop(self) -> None:
+        """Take no more messages; those that have arrived are still handed on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if self._subscription is not None and self._client.is_connected:
+            # Not the client's own drain, which would also end the publishing of acknowledgements.
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                await asyncio.wait_for(self._subscription.drain(), STOP_SECONDS)  # type: ignore[no-untyped-call]
+
+    async def _on_message(self, msg: Msg) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        if msg.subject.startswith(self._inbox):
+            await self._on_status(msg)
+            return
+        position = parse_reply(msg.reply)
+        metrics.messages_received.labels(msg.subject).inc()
+        if position.delivered > 1:
+            metrics.redeliveries.inc()
+        metrics.stream_gap_messages.inc(self._gaps.skipped(position))
+        self.pending = position.pending
+        metrics.stream_pending.set(position.pending)
+        self._receive(
+            Message(
+                msg.subject,
+                msg.data,
+                stream=position.stream,
+                sequence=position.stream_sequence,
+                published_ns=position.published_ns,
+                headers=msg.headers,
+            ),
+            msg.reply,
+        )
+        if self._pull:
+            self._pull.delivered += 1
+            if self._pull.delivered == self._pull.credit:
+                self._pull = None
+                await self.resume()
+        self._turn += 1
+        if self._turn % MESSAGES_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+    async def _on_status(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        status, description = headers.get("Status"), headers.get("Description", "")
+        if status == "100" or self._pull is None or msg.subject != self._pull.reply:
+            return
+        pull, self._pull = self._pull, None
+        if status == "408" or (pull.delivered and description.startswith("Message Size Exceeds")):
+            await self.resume()
+            return
+        # Pulled anew by the watch, in a second: a status that repeats itself must not spin.
+        log.info("pull request ended", status=status, description=description)
+        if status != "409" or "Deleted" in description:
+            self._attached = False
+
+    async def _watch(self) -> None:
+        """Attach, notice silence, pull again, ask for the lag while nothing flows."""
+        while True:
+            try:
+                await self._check()
+                self.trouble = None
+            except (Misconfigured, nats.errors.Error, TimeoutError, OSError) as error:
+                self._complain(str(error) or type(error).__name__)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _check(self) -> None:
+        if not self._client.is_connected:
+            return
+        now = asyncio.get_running_loop().time()
+        reconnects = self._client.stats["reconnects"]
+        if reconnects != self._reconnects:
+            # The client subscribes again by itself; the request is gone with the old connection.
+            self._reconnects, self._pull = reconnects, None
+        if not self._attached:
+            await self._attach()
+        if self._pull and now - self._heard_at > 2 * HEARTBEAT_SECONDS:
+            log.warning("no heartbeat from the stream, asking again", stream=self._settings.stream)
+            self._pull = None
+        await self.resume()
+        if now - max(self._heard_at, self._asked_at) > POLL_SECONDS or not self._asked_at:
+            self._asked_at = now
+            await self._poll()
+
+    async def _attach(self) -> None:
+        stream = await ensure_stream(self._js, self._settings)
+        consumer = await ensure_consumer(self._js, self._settings)
+        whole = {self._settings.decisions_subject, self._settings.outcomes_subject}
+        self._gaps.attach(consumer, alone=set(stream.config.subjects or ()) == whole)
+        self._pull = None
+        self._attached = True
+        log.info("consuming", stream=self._settings.stream, durable=self._settings.durable)
+
+    async def _poll(self) -> None:
+        try:
+            info = await self._js.consumer_info(self._settings.stream, self._settings.durable)
+        except nats.js.errors.NotFoundError:
+            self._attached = False
+            raise
+        self.pending = info.num_pending
+        metrics.stream_pending.set(info.num_pending or 0)
+
+    def _complain(self, reason: str) -> None:
+        # The watch comes back every second: the same trouble is said once.
+        if reason != self.trouble:
+            self.trouble = reason
+            log.error("cannot consume, trying again", stream=self._settings.stream, reason=reason)
+
+
+class _Gaps:
+    """Counts messages that the stream dropped before anybody saw them.
+
+    Between two deliveries that follow each other in the consumer, a step in the stream sequence means that
+    the messages between are gone. With several daemons only steps between deliveries of one daemon are seen;
+    a stream that has other subjects too has steps by nature.
+    """
+
+    def __init__(self) -> None:
+        self._alone = False
+        self._consumer_sequence = 0
+        self._stream_sequence = 0
+
+    def attach(self, info: ConsumerInfo, *, alone: bool) -> None:
+        """Go on from where the consumer stands; `alone`: the stream has no other subjects."""
+        self._alone = alone
+        self._consumer_sequence = info.delivered.consumer_seq if info.delivered else 0
+        self._stream_sequence = info.delivered.stream_seq if info.delivered else 0
+
+    def skipped(self, position: Position) -> int:
+        """How many messages are missing right before this one."""
+        follows = position.consumer_sequence == self._consumer_sequence + 1
+        self._consumer_sequence = position.consumer_sequence
+        if position.delivered > 1:
+            return 0
+        missing = position.stream_sequence - self._stream_sequence - 1
+        self._stream_sequence = position.stream_sequence
+        return max(0, missing) if follows and self._alone else 0

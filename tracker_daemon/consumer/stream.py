@@ -1,0 +1,109 @@
+"""The stream and the durable consumer: made where missing, never changed where an operator made them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import BadRequestError, NotFoundError
+
+from tracker_daemon.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
+    from tracker_daemon.config import NatsSettings
+
+log = structlog.get_logger(__name__)
+
+ACK_WAIT_SECONDS: Final = 60
+DUPLICATE_WINDOW_SECONDS: Final = 120
+
+
+async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamInfo:
+    """Return the stream, made if it is missing and `manage_stream` is on."""
+    try:
+        return await js.stream_info(settings.stream)
+    except NotFoundError:
+        if not settings.manage_stream:
+            raise Misconfigured(
+                f"the stream {settings.stream} does not exist: "
+                "create it, or set TRACKER_NATS_MANAGE_STREAM=true"
+            ) from None
+    config = StreamConfig(
+        name=settings.stream,
+        subjects=[settings.decisions_subject, settings.outcomes_subject],
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        max_age=settings.stream_max_age_seconds,
+        max_bytes=settings.stream_max_bytes,
+        num_replicas=settings.stream_replicas,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+    )
+    try:
+        info = await js.add_stream(config)
+    except BadRequestError as error:
+        raise Misconfigured(
+            f"the stream {settings.stream} cannot be made: {error.description}; if another stream captures "
+            f"{settings.decisions_subject} and {settings.outcomes_subject}, name it in TRACKER_NATS_STREAM"
+        ) from error
+    log.info("stream made", stream=settings.stream, subjects=config.subjects)
+    return info
+
+
+async def ensure_consumer(js: JetStreamContext, settings: NatsSettings) -> ConsumerInfo:
+    """Return the durable pull consumer, made if it is missing; warn of settings that would lose messages."""
+    try:
+        info: ConsumerInfo = await js.consumer_info(settings.stream, settings.durable)
+    except NotFoundError:
+        if not settings.manage_stream:
+            raise Misconfigured(
+                f"the durable consumer {settings.durable} of the stream {settings.stream} does not exist: "
+                "create it, or set TRACKER_NATS_MANAGE_STREAM=true"
+            ) from None
+        info = await js.add_consumer(
+            settings.stream,
+            ConsumerConfig(
+                durable_name=settings.durable,
+                filter_subjects=[settings.decisions_subject, settings.outcomes_subject],
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_SECONDS,
+                max_deliver=-1,
+                max_ack_pending=settings.max_ack_pending,
+            ),
+        )
+        log.info("durable consumer made", stream=settings.stream, durable=settings.durable)
+    for risk in consumer_risks(info.config):
+        log.warning("the durable consumer is not safe", durable=settings.durable, risk=risk)
+    if info.config.deliver_subject:
+        raise Misconfigured(
+            f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"
+        )
+    return info
+
+
+def consumer_risks(config: ConsumerConfig) -> list[str]:
+    """What in an operator's consumer would lose messages or hold them up, a sentence each."""
+    risks = []
+    if config.ack_policy != AckPolicy.EXPLICIT:
+        risks.append("its ack policy is not explicit: messages can be lost in a crash")
+    if config.max_deliver is not None and config.max_deliver > 0:
+        risks.append(
+            f"max_deliver is {config.max_deliver}: an outage longer than that many deliveries loses messages"
+        )
+    if config.ack_wait is not None and config.ack_wait < ACK_WAIT_SECONDS / 2:
+        risks.append(
+            f"ack_wait is {config.ack_wait:g} s: messages are delivered again while they are being written"
+        )
+    return risks

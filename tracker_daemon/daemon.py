@@ -1,0 +1,236 @@
+"""The one place where the parts meet: consumer, decoder, batch writer and store, from start to drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+import tenacity
+
+from tracker_daemon import __version__, metrics
+from tracker_daemon.batch import BatchWriter
+from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect
+from tracker_daemon.errors import ConnectionLost, InvalidPayload, Unavailable
+from tracker_daemon.health import Obstacles, serving
+from tracker_daemon.messages import Contract, Delivery, Message, decode
+from tracker_daemon.migrate import check_schema, migrate
+from tracker_daemon.store import Poll, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Sequence
+
+    from nats.aio.client import Client
+
+    from tracker_daemon.config import Settings
+    from tracker_daemon.messages import Record, Result
+
+log = structlog.get_logger(__name__)
+
+DRAINED: Final = 0
+WORK_LEFT: Final = 3
+
+STALL_SECONDS: Final = 15
+"""Messages that wait for so long without any commit mean: not ready."""
+RETRY_CAP_SECONDS: Final = 5
+
+
+async def run(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT and return its exit code: 0 drained, 1 failed, 3 work left."""
+    daemon = Daemon(settings)
+    with _signals() as stop:
+        async with serving(settings.http, daemon.obstacles) as port:
+            log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
+            return await daemon.run(stop)
+
+
+def contract_of(settings: Settings) -> Contract:
+    """What the settings add to the contract of the messages."""
+    return Contract(
+        settings.nats.decisions_subject,
+        settings.nats.outcomes_subject,
+        settings.nats.max_payload_bytes,
+        settings.embedding.dimensions,
+    )
+
+
+class Stop:
+    """What the signals ask for: the first to drain, the second to leave at once."""
+
+    def __init__(self) -> None:
+        """Nothing asked for yet."""
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def ask(self) -> None:
+        """Take one signal."""
+        (self.hurried if self.asked.is_set() else self.asked).set()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Stop]:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+class Daemon:
+    """One daemon, from its first connection to the last acknowledgement."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Lay the parts out; nothing is connected yet."""
+        self._settings = settings
+        dsn, cache = settings.postgres.dsn.get_secret_value(), settings.postgres.statement_cache
+        self._stores = [Store(dsn, statement_cache=cache) for _ in range(settings.postgres.writers)]
+        self._poll = Poll(dsn, statement_cache=cache)
+        self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
+        self._contract = contract_of(settings)
+        self._client: Client | None = None
+        self._consumer: JetStreamConsumer | CoreConsumer | None = None
+        self._lost: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
+        self._starting: str | None = "the database has not been looked at yet"
+        self._progress_at = 0.0
+
+    async def run(self, stop: Stop) -> int:
+        """Start, work until asked to stop or a part fails, drain, and return the exit code."""
+        try:
+            if not await _unless(stop.asked, self._start()):
+                log.info("stopped before anything was consumed")
+                return DRAINED
+            polling = asyncio.create_task(self._poll.run())
+            writing = asyncio.create_task(self._batches.run())
+            asked = asyncio.create_task(stop.asked.wait())
+            ends: set[asyncio.Future[Any]] = {asked, writing, polling, self._lost}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            lost = self._lost.result() if self._lost.done() else None
+            for task in (asked, polling):
+                await _ended(task)
+            drained = await self._drain(writing, stop)
+        finally:
+            await self._close()
+        if lost is not None:
+            raise lost
+        return DRAINED if drained else WORK_LEFT
+
+    def obstacles(self) -> Obstacles:
+        """What keeps the daemon from being ready, now."""
+        if self._consumer is None:
+            return {"start": self._starting or "NATS has not been reached yet"}
+        found: Obstacles = {}
+        for trouble in (self._poll.trouble, *(store.trouble for store in self._stores)):
+            if trouble:
+                found["postgres"] = trouble
+        if not self._consumer.attached:
+            found["nats"] = self._consumer.trouble or "not connected"
+        waiting = self._batches.held() or self._consumer.pending
+        if waiting and asyncio.get_running_loop().time() - self._progress_at > STALL_SECONDS:
+            found["progress"] = f"messages wait and none was committed for {STALL_SECONDS} s"
+        return found
+
+    async def _start(self) -> None:
+        await tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Unavailable),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=RETRY_CAP_SECONDS),
+            before_sleep=self._database_away,
+        )(self._prepare_database)
+        self._starting = None
+        settings = self._settings.nats
+        self._client = await connect(settings, self._on_lost)
+        kind = JetStreamConsumer if settings.mode == "jetstream" else CoreConsumer
+        consumer = kind(self._client, settings, self._receive, self._batches.room)
+        await consumer.start()
+        self._consumer = consumer
+
+    async def _prepare_database(self) -> None:
+        postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions
+        dsn = (postgres.migrate_dsn or postgres.dsn).get_secret_value()
+        await (migrate if self._settings.migrate.on_start else check_schema)(dsn, dimensions)
+
+    def _database_away(self, retry: tenacity.RetryCallState) -> None:
+        self._starting = str(retry.outcome and retry.outcome.exception())
+        log.warning("the database is not ready, trying again", reason=self._starting)
+
+    def _on_lost(self, error: ConnectionLost) -> None:
+        if not self._lost.done():
+            self._lost.set_result(error)
+
+    def _receive(self, message: Message, reply: str | None) -> None:
+        """Decode a message and put it into the buffer, as what it is or as what is wrong with it."""
+        record: Record
+        try:
+            record = decode(message, self._contract)
+        except InvalidPayload as error:
+            record = error.with_traceback(None)
+            log.warning(
+                "invalid payload",
+                subject=message.subject,
+                stream_sequence=message.sequence,
+                reason=error.reason,
+                field=error.field,
+            )
+        if not self._batches.held():
+            self._progress_at = asyncio.get_running_loop().time()
+        self._batches.add(Delivery(message, record, reply))
+
+    async def _settle(self, batch: Sequence[Delivery], results: Sequence[Result]) -> None:
+        """Acknowledge what is committed, and let the consumer ask for more."""
+        self._progress_at = asyncio.get_running_loop().time()
+        for delivery, result in zip(batch, results, strict=True):
+            metrics.messages_settled.labels(delivery.message.subject, result).inc()
+        if self._consumer is not None:
+            committed = zip(batch, results, strict=True)
+            await self._consumer.ack(
+                delivery.reply for delivery, result in committed if delivery.reply and result != "released"
+            )
+            await self._consumer.resume()
+
+    async def _drain(self, writing: asyncio.Task[None], stop: Stop) -> bool:
+        """Stop consuming and write what is held until the deadline; return whether all of it was written."""
+        log.info("draining", messages=self._batches.held())
+        hurried = asyncio.create_task(stop.hurried.wait())
+        try:
+            async with asyncio.timeout(self._settings.shutdown.timeout_seconds):
+                if self._consumer is not None:
+                    await self._consumer.stop()
+                self._batches.close()
+                await asyncio.wait({writing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            log.warning("the deadline for draining has passed")
+        await _ended(hurried)
+        await _ended(writing)
+        left = self._batches.unsettled()
+        for delivery in left:
+            metrics.messages_settled.labels(delivery.message.subject, "released").inc()
+        log.info("stopped", left_to_the_stream=len(left))
+        return not left
+
+    async def _close(self) -> None:
+        if self._client is not None:
+            await disconnect(self._client)
+        for store in self._stores:
+            await store.close()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end; what it failed with is raised."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless the event comes first; return whether it was done."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    done = working.done()
+    await _ended(waiting)
+    await _ended(working)
+    return done

@@ -1,0 +1,143 @@
+"""Looks at a set-up, whether or not a daemon runs on it, and says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+import nats.js.errors
+from msgspec import Struct
+
+from tracker_daemon import migrate
+from tracker_daemon.consumer import connect, consumer_risks, disconnect
+from tracker_daemon.errors import TrackerError
+from tracker_daemon.postgres import connected, server_of, translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.js import JetStreamContext
+
+    from tracker_daemon.config import NatsSettings, Settings
+
+TIMEOUT_SECONDS: Final = 20
+
+_TABLES = ("llm_decisions", "llm_outcomes", "llm_dead_letters", "trading_sessions")
+
+
+class Finding(Struct, frozen=True):
+    """One thing looked at: whether it is well, what was seen, and for what is not well the remedy."""
+
+    part: str
+    ok: bool
+    seen: str
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at PostgreSQL and NATS and return everything found; an outage is a finding, not an error."""
+    return [
+        finding
+        for part, findings in (("postgres", _postgres(settings)), ("nats", _nats(settings.nats)))
+        async for finding in _bounded(part, findings)
+    ]
+
+
+async def _bounded(part: str, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    """Pass findings on; the error that ends them is the last one."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            async for finding in findings:
+                yield finding
+    except TrackerError as error:
+        yield Finding(part, ok=False, seen=str(error))
+    except TimeoutError:
+        yield Finding(part, ok=False, seen=f"no answer within {TIMEOUT_SECONDS} s")
+
+
+async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
+    dsn = settings.postgres.dsn.get_secret_value()
+    async with connected(dsn, statement_cache=settings.postgres.statement_cache) as connection:
+        with translated():
+            version = await connection.fetchval("SHOW server_version")
+            yield Finding("postgres", ok=True, seen=f"PostgreSQL {version} at {server_of(dsn)}")
+            vector = await connection.fetchrow(
+                "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
+            )
+        if vector is None:
+            seen = "the server has no pgvector: install it there (Debian: postgresql-NN-pgvector)"
+            yield Finding("vector", ok=False, seen=seen)
+        else:
+            installed = vector["installed_version"]
+            seen = (
+                f"pgvector {installed}"
+                if installed
+                else f"pgvector {vector['default_version']}, not created yet"
+            )
+            yield Finding("vector", ok=True, seen=seen)
+        await migrate.check_schema(dsn, settings.embedding.dimensions)
+        yield Finding("schema", ok=True, seen=f"{len(migrate.migrations())} migrations, all applied")
+        with translated():
+            denied = await connection.fetch(
+                "SELECT name FROM unnest($1::text[]) name "
+                "WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT'))",
+                list(_TABLES),
+            )
+        if denied:
+            tables = ", ".join(row["name"] for row in denied)
+            seen = f"the role may not write to {tables}: GRANT SELECT, INSERT, UPDATE on them"
+            yield Finding("rights", ok=False, seen=seen)
+        else:
+            yield Finding("rights", ok=True, seen="the role may write to every table")
+
+
+async def _nats(settings: NatsSettings) -> AsyncIterator[Finding]:
+    client = await connect(settings, lambda _: None, patient=False)
+    try:
+        url = client.connected_url
+        server = f"nats-server {client.connected_server_version} at {url and url.netloc.rpartition('@')[2]}"
+        yield Finding("nats", ok=True, seen=server)
+        if settings.mode == "jetstream":
+            async for finding in _stream(client.jetstream(), settings):
+                yield finding
+    finally:
+        await disconnect(client)
+
+
+async def _stream(js: JetStreamContext, settings: NatsSettings) -> AsyncIterator[Finding]:
+    try:
+        await js.account_info()
+    except nats.errors.Error as error:
+        seen = f"JetStream does not answer ({error}): enable it on the server, or set TRACKER_NATS_MODE=core"
+        yield Finding("jetstream", ok=False, seen=seen)
+        return
+    try:
+        stream = await js.stream_info(settings.stream)
+    except nats.js.errors.NotFoundError:
+        yield _missing("stream", f"stream {settings.stream}", settings)
+        return
+    subjects, wanted = (
+        set(stream.config.subjects or ()),
+        {settings.decisions_subject, settings.outcomes_subject},
+    )
+    seen = f"{settings.stream}: {stream.state.messages} messages, {stream.state.bytes} bytes"
+    if not wanted <= subjects:
+        seen = (
+            f"the stream {settings.stream} captures {', '.join(subjects)}: add {', '.join(wanted - subjects)}"
+        )
+    yield Finding("stream", ok=wanted <= subjects, seen=seen)
+    try:
+        consumer = await js.consumer_info(settings.stream, settings.durable)
+    except nats.js.errors.NotFoundError:
+        yield _missing("consumer", f"durable consumer {settings.durable}", settings)
+        return
+    risks = consumer_risks(consumer.config)
+    seen = f"{settings.durable}: {consumer.num_pending} waiting, {consumer.num_ack_pending} unacknowledged"
+    yield Finding("consumer", ok=not risks, seen="; ".join(risks) or seen)
+
+
+def _missing(part: str, what: str, settings: NatsSettings) -> Finding:
+    if settings.manage_stream:
+        return Finding(part, ok=True, seen=f"no {what} yet: the daemon makes it at its first start")
+    seen = f"no {what}: create it, or set TRACKER_NATS_MANAGE_STREAM=true"
+    return Finding(part, ok=False, seen=seen)
