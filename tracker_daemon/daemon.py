@@ -22,9 +22,8 @@ from tracker_daemon.store import Poll, Store
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
-    from nats.aio.client import Client
-
     from tracker_daemon.config import Settings
+    from tracker_daemon.consumer import Client, Consumer
     from tracker_daemon.messages import Record, Result
 
 log = structlog.get_logger(__name__)
@@ -94,7 +93,7 @@ class Daemon:
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
         self._contract = contract_of(settings)
         self._client: Client | None = None
-        self._consumer: JetStreamConsumer | CoreConsumer | None = None
+        self._consumer: Consumer | None = None
         self._lost: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
         self._starting: str | None = "the database has not been looked at yet"
         self._progress_at = 0.0

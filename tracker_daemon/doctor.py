@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 20
 
-_TABLES = ("llm_decisions", "llm_outcomes", "llm_dead_letters", "trading_sessions")
+_RIGHTS = [
+    ("llm_decisions", "SELECT"),
+    ("llm_decisions", "INSERT"),
+    ("llm_decisions", "UPDATE"),
+    ("llm_outcomes", "SELECT"),
+    ("llm_outcomes", "INSERT"),
+    ("llm_dead_letters", "SELECT"),
+    ("llm_dead_letters", "INSERT"),
+    ("trading_sessions", "SELECT"),
+    ("trading_sessions", "INSERT"),
+]
 
 
 class Finding(Struct, frozen=True):
@@ -79,14 +89,13 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("schema", ok=True, seen=f"{len(migrate.migrations())} migrations, all applied")
         with translated():
             denied = await connection.fetch(
-                "SELECT name FROM unnest($1::text[]) name "
-                "WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT'))",
-                list(_TABLES),
+                "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
+                "WHERE NOT has_table_privilege(name, verb)",
+                *zip(*_RIGHTS, strict=True),
             )
         if denied:
-            tables = ", ".join(row["name"] for row in denied)
-            seen = f"the role may not write to {tables}: GRANT SELECT, INSERT, UPDATE on them"
-            yield Finding("rights", ok=False, seen=seen)
+            grants = "; ".join(f"GRANT {row['verb']} ON {row['name']}" for row in denied)
+            yield Finding("rights", ok=False, seen=f"the role lacks rights: {grants}")
         else:
             yield Finding("rights", ok=True, seen="the role may write to every table")
 

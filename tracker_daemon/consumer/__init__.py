@@ -1,8 +1,20 @@
 """NATS: the only room that knows nats-py. Messages come in through here, acknowledgements go out."""
 
+from nats.aio.client import Client
+
 from tracker_daemon.consumer.connection import connect, disconnect
 from tracker_daemon.consumer.core import CoreConsumer
 from tracker_daemon.consumer.jetstream import JetStreamConsumer
 from tracker_daemon.consumer.stream import consumer_risks
 
-__all__ = ["CoreConsumer", "JetStreamConsumer", "connect", "consumer_risks", "disconnect"]
+Consumer = JetStreamConsumer | CoreConsumer
+
+__all__ = [
+    "Client",
+    "Consumer",
+    "CoreConsumer",
+    "JetStreamConsumer",
+    "connect",
+    "consumer_risks",
+    "disconnect",
+]
