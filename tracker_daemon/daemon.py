@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import structlog
 import tenacity
 
 from tracker_daemon import __version__, metrics
-from tracker_daemon.batch import BatchWriter
+from tracker_daemon.batch import BatchWriter, Trigger
 from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect
-from tracker_daemon.errors import ConnectionLost, InvalidPayload, Unavailable
+from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
-from tracker_daemon.messages import Contract, Delivery, Message, decode
+from tracker_daemon.messages import Contract, Delivery, Message, Result, decode
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.store import Poll, Store
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tracker_daemon.config import Settings
     from tracker_daemon.consumer import Client, Consumer
-    from tracker_daemon.messages import Record, Result
+    from tracker_daemon.messages import Record
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,7 @@ RETRY_CAP_SECONDS: Final = 5
 async def run(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT and return its exit code: 0 drained, 1 failed, 3 work left."""
     daemon = Daemon(settings)
+    _declare_series(settings)
     with _signals() as stop:
         async with serving(settings.http, daemon.obstacles) as port:
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
@@ -53,6 +54,20 @@ def contract_of(settings: Settings) -> Contract:
         settings.nats.max_payload_bytes,
         settings.embedding.dimensions,
     )
+
+
+def _declare_series(settings: Settings) -> None:
+    """Begin every series of a closed set at 0, so that a rate sees its first event."""
+    for subject in (settings.nats.decisions_subject, settings.nats.outcomes_subject):
+        metrics.messages_received.labels(subject)
+        for result in get_args(Result):
+            metrics.messages_settled.labels(subject, result)
+    for trigger in get_args(Trigger):
+        metrics.flushes.labels(trigger)
+    for kind in ("unavailable", "misconfigured"):
+        metrics.writer_retries.labels(kind)
+    for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters"):
+        metrics.rows_committed.labels(table)
 
 
 class Stop:
@@ -94,9 +109,9 @@ class Daemon:
         self._contract = contract_of(settings)
         self._client: Client | None = None
         self._consumer: Consumer | None = None
-        self._lost: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
+        self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._starting: str | None = "the database has not been looked at yet"
-        self._progress_at = 0.0
+        self._progress_at = asyncio.get_running_loop().time()
 
     async def run(self, stop: Stop) -> int:
         """Start, work until asked to stop or a part fails, drain, and return the exit code."""
@@ -107,16 +122,16 @@ class Daemon:
             polling = asyncio.create_task(self._poll.run())
             writing = asyncio.create_task(self._batches.run())
             asked = asyncio.create_task(stop.asked.wait())
-            ends: set[asyncio.Future[Any]] = {asked, writing, polling, self._lost}
+            ends: set[asyncio.Future[Any]] = {asked, writing, polling, self._failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            lost = self._lost.result() if self._lost.done() else None
+            failure = self._failed.result() if self._failed.done() else None
             for task in (asked, polling):
                 await _ended(task)
             drained = await self._drain(writing, stop)
         finally:
             await self._close()
-        if lost is not None:
-            raise lost
+        if failure is not None:
+            raise failure
         return DRAINED if drained else WORK_LEFT
 
     def obstacles(self) -> Obstacles:
@@ -142,7 +157,7 @@ class Daemon:
         )(self._prepare_database)
         self._starting = None
         settings = self._settings.nats
-        self._client = await connect(settings, self._on_lost)
+        self._client = await connect(settings, self._fail)
         kind = JetStreamConsumer if settings.mode == "jetstream" else CoreConsumer
         consumer = kind(self._client, settings, self._receive, self._batches.room)
         await consumer.start()
@@ -157,9 +172,10 @@ class Daemon:
         self._starting = str(retry.outcome and retry.outcome.exception())
         log.warning("the database is not ready, trying again", reason=self._starting)
 
-    def _on_lost(self, error: ConnectionLost) -> None:
-        if not self._lost.done():
-            self._lost.set_result(error)
+    def _fail(self, error: Exception) -> None:
+        """End the daemon: better started anew by its supervisor than alive without a part."""
+        if not self._failed.done():
+            self._failed.set_result(error)
 
     def _receive(self, message: Message, reply: str | None) -> None:
         """Decode a message and put it into the buffer, as what it is or as what is wrong with it."""
@@ -167,7 +183,7 @@ class Daemon:
         try:
             record = decode(message, self._contract)
         except InvalidPayload as error:
-            record = error.with_traceback(None)
+            record = error.with_traceback(None)  # which would hold the frames, and with them the payload
             log.warning(
                 "invalid payload",
                 subject=message.subject,
@@ -175,6 +191,9 @@ class Daemon:
                 reason=error.reason,
                 field=error.field,
             )
+        except Exception as error:
+            self._fail(error)
+            raise
         if not self._batches.held():
             self._progress_at = asyncio.get_running_loop().time()
         self._batches.add(Delivery(message, record, reply))

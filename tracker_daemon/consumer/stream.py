@@ -49,7 +49,8 @@ async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamI
         max_age=settings.stream_max_age_seconds,
         max_bytes=settings.stream_max_bytes,
         num_replicas=settings.stream_replicas,
-        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        # The server refuses a window longer than messages live.
+        duplicate_window=min(DUPLICATE_WINDOW_SECONDS, settings.stream_max_age_seconds),
     )
     try:
         info = await js.add_stream(config)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -14,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 from pgvector import Vector
 
 from tracker_daemon.errors import InvalidPayload
-from tracker_daemon.messages.payload import parse_json, read_fields
+from tracker_daemon.messages.payload import exact, parse_json, read_fields
 from tracker_daemon.messages.records import Contract, Decision, Message, Outcome
 from tracker_daemon.messages.values import (
     CONFIDENCE,
@@ -27,6 +26,9 @@ from tracker_daemon.messages.values import (
     utc,
     whole,
 )
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 def decode(message: Message, contract: Contract) -> Decision | Outcome:
@@ -98,8 +100,8 @@ class OutcomeFields(Struct):
 REQUIRED = ("agent_name", "decision_type", "symbol", "prompt", "response", "model")
 _DECISION_KEYS = frozenset(DecisionFields.__struct_fields__)
 _OUTCOME_KEYS = frozenset(OutcomeFields.__struct_fields__)
-_decision_decoder = msgspec.json.Decoder(DecisionFields, float_hook=Decimal)
-_outcome_decoder = msgspec.json.Decoder(OutcomeFields, float_hook=Decimal)
+_decision_decoder = msgspec.json.Decoder(DecisionFields, float_hook=exact)
+_outcome_decoder = msgspec.json.Decoder(OutcomeFields, float_hook=exact)
 
 
 def _decision(message: Message, contract: Contract) -> Decision:

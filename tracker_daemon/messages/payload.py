@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -50,11 +51,41 @@ def read_fields(
 
 
 def parse_json(text: str, field: str | None) -> Any:
-    """Parse JSON text that is stored as it came; refuse numbers that no float64 holds."""
+    """Parse JSON text that is stored as it came; refuse numbers that no float64, or no jsonb, can hold."""
     try:
-        return orjson.loads(text)
+        parsed = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidPayload("invalid_field", field, error.msg) from None
+    if _MANY_PLACES.search(text):
+        _check_places(text, field)
+    return parsed
+
+
+def exact(digits: str) -> Decimal:
+    """The decimal of a JSON number; ValueError for an exponent that no decimal has."""
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise ValueError("Number out of range") from None
+
+
+MAX_PLACES: Final = 16383
+"""Digits after the point that PostgreSQL's numeric, and so jsonb, can hold."""
+
+_MANY_PLACES = re.compile(r"[eE]-\d{4}|\d{16000}")
+_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?', re.DOTALL)
+
+
+def _check_places(text: str, field: str | None) -> None:
+    for token in _NUMBER.finditer(text):
+        if token[0][0] == '"':
+            continue
+        try:
+            places = -int(exact(token[0]).as_tuple().exponent)
+        except ValueError:
+            places = MAX_PLACES + 1
+        if places > MAX_PLACES:
+            raise InvalidPayload("invalid_field", field, f"a number has more than {MAX_PLACES} places")
 
 
 def _check_unicode(payload: bytes) -> None:
@@ -65,7 +96,8 @@ def _check_unicode(payload: bytes) -> None:
         raise InvalidPayload("invalid_json", None, detail) from None
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+# The closing quote is optional: without it, each quote of an unfinished string would be tried as a start.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def _check_depth(payload: bytes) -> None:
@@ -80,7 +112,10 @@ def _check_depth(payload: bytes) -> None:
 
 
 def _check_nul(payload: bytes) -> None:
-    field = _find(json.loads(payload), lambda text: "\x00" in text)
+    # Pairs: jsonb refuses the character also in a value that a later one of the same key replaces. Among
+    # the payload's own fields the last alone is kept. Numbers do not matter here, and may be huge.
+    pairs = json.loads(payload, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
+    field = _find(dict(pairs), lambda text: "\x00" in text)
     if field is not None:
         raise InvalidPayload("nul_character", field, "PostgreSQL text cannot hold U+0000")
 
@@ -99,7 +134,7 @@ def _refuse_malformed(payload: bytes, error: msgspec.DecodeError) -> NoReturn:
     """Name the field of a lone surrogate, which JSON's grammar allows although it is no Unicode text."""
     try:
         parsed = json.loads(payload)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InvalidPayload("invalid_json", None, str(error)) from None
     field = _find(parsed, lambda text: _SURROGATE.search(text) is not None)
     if field is None:
@@ -108,11 +143,17 @@ def _refuse_malformed(payload: bytes, error: msgspec.DecodeError) -> NoReturn:
     raise InvalidPayload("invalid_field", field, detail) from None
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with all its keys, duplicates too."""
+
+
 def _find(value: Any, matches: Callable[[str], bool], path: str = "") -> str | None:
     """The path of the first string, key or value, that matches."""
     if isinstance(value, str):
         return path if matches(value) else None
-    if isinstance(value, dict):
+    if isinstance(value, _Pairs):
+        items = [(f"{path}.{key}" if path else key, key, item) for key, item in value]
+    elif isinstance(value, dict):
         items = [(f"{path}.{key}" if path else key, key, item) for key, item in value.items()]
     elif isinstance(value, list):
         items = [(f"{path}[{index}]", "", item) for index, item in enumerate(value)]

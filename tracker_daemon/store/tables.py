@@ -72,7 +72,11 @@ WHERE d.id = w.decision_id
 """
 
 STUB_SESSIONS: Final = """
-INSERT INTO trading_sessions (id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING
+INSERT INTO trading_sessions (id)
+SELECT id FROM unnest($1::uuid[]) AS wanted (id)
+WHERE NOT EXISTS (SELECT FROM trading_sessions known WHERE known.id = wanted.id)
+ORDER BY id
+ON CONFLICT DO NOTHING
 """
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
 OUTCOMES_WAITING: Final = """

@@ -111,8 +111,7 @@ class Transaction:
             first.setdefault(decision.id, (index, decision))
         sessions = {decision.session_id for _, decision in first.values()} - {None}
         if sessions:
-            # Sorted, so that writers side by side wait for each other and never deadlock.
-            await self._connection.execute(STUB_SESSIONS, sorted(sessions, key=str))
+            await self._connection.execute(STUB_SESSIONS, list(sessions))
         fresh = await self._copy(DECISIONS, list(first.values()))
         known = {id_: decision.content_hash for id_, (_, decision) in first.items()}
         if missing := [id_ for id_ in known if (id_,) not in fresh]:
