@@ -1,0 +1,12 @@
+"""Settings: `load` merges their sources and names every mistake, `Settings` is the result."""
+
+from tracker_daemon.config.settings import (
+    BatchSettings,
+    HttpSettings,
+    NatsSettings,
+    PostgresSettings,
+    Settings,
+)
+from tracker_daemon.config.sources import load
+
+__all__ = ["BatchSettings", "HttpSettings", "NatsSettings", "PostgresSettings", "Settings", "load"]
