@@ -174,11 +174,9 @@ class _Run:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _print_records(self, connection: Connection) -> None:
-        records = Table(title="What each agent decided, and what came of it", title_justify="left")
-        for heading in ("agent", "model"):
-            records.add_column(heading, no_wrap=True)
+        records = _table("What each agent decided, and what came of it", "agent", "model")
         for heading in ("decisions", "resolved", "success", "P&L USD"):
-            records.add_column(heading, justify="right")
+            records.add_column(heading, justify="right", no_wrap=True)
         for agent in await report.agent_records(connection, self._script.sessions.values()):
             rate = "-" if agent.success_rate is None else f"{agent.success_rate:.1%}"
             records.add_row(
@@ -189,17 +187,22 @@ class _Run:
                 rate,
                 f"{agent.pnl:+,.2f}",
             )
-        letters = Table(
-            "subject",
-            "reason",
-            "field",
-            "detail",
-            title="Malformed on purpose: dead letters",
-            title_justify="left",
-        )
+        letters = _table("Malformed on purpose: dead letters", "subject", "reason", "field")
+        letters.add_column("detail")
         for letter in await report.rejected(connection, self._published):
             letters.add_row(letter.subject, letter.reason, letter.field or "", escape(letter.detail))
-        console.print(records, f"[dim]{OUTCOME_RULE}[/]", letters, sep="\n")
+        for block in (records, f"[dim]{OUTCOME_RULE}[/]", letters):
+            console.print()
+            console.print(block)
+        console.print()
+
+
+def _table(title: str, *headings: str) -> Table:
+    """A table that fits a terminal of 80 columns."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
 
 
 async def _ready(process: subprocess.Popen[bytes], http: str, log: Path) -> None:
@@ -227,13 +230,15 @@ def _print_next_steps(servers: EmbeddedServers, http: str, *, keep_running: bool
             f"  export TRACKER_POSTGRES_DSN={shlex.quote(servers.postgres.dsn())}\n"
             f"  {command} dead-letters list\n"
             f"  {command} check\n"
-            f'  psql "$TRACKER_POSTGRES_DSN" -c "SELECT * FROM llm_decisions LIMIT 5"',
+            f'  psql "$TRACKER_POSTGRES_DSN" -c '
+            f'"SELECT symbol, action, confidence, outcome, pnl FROM llm_decisions ORDER BY created_at DESC LIMIT 5"',
             soft_wrap=True,
         )
     else:
+        folder = shlex.quote(str(servers.data_dir))
         console.print(
-            f"[bold]Try next[/]: everything is kept in {servers.data_dir}\n"
-            f"  {command} demo --limit 300 --keep-running    stay up, and say where to look\n"
-            f"  {command} run --embedded                     a daemon and servers for your own agents",
+            f"[bold]Try next[/], everything is kept in {folder}:\n"
+            f"  {command} demo --limit 300 --keep-running\n"
+            f"  {command} run --embedded --data-dir {folder}",
             soft_wrap=True,
         )
