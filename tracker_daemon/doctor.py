@@ -90,10 +90,15 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         with translated():
             denied = await connection.fetch(
                 "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
-                "WHERE NOT has_table_privilege(name, verb)",
+                "WHERE NOT has_any_column_privilege(name, verb)",
                 *zip(*_RIGHTS, strict=True),
             )
-        if denied:
+            temporary = await connection.fetchval(
+                "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+            )
+        if not temporary:
+            yield Finding("rights", ok=False, seen="the role lacks a right: GRANT TEMPORARY ON DATABASE")
+        elif denied:
             grants = "; ".join(f"GRANT {row['verb']} ON {row['name']}" for row in denied)
             yield Finding("rights", ok=False, seen=f"the role lacks rights: {grants}")
         else:

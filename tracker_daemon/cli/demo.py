@@ -230,8 +230,7 @@ def _print_next_steps(servers: EmbeddedServers, http: str, *, keep_running: bool
             f"  export TRACKER_POSTGRES_DSN={shlex.quote(servers.postgres.dsn())}\n"
             f"  {command} dead-letters list\n"
             f"  {command} check\n"
-            f'  psql "$TRACKER_POSTGRES_DSN" -c '
-            f'"SELECT symbol, action, confidence, outcome, pnl FROM llm_decisions ORDER BY created_at DESC LIMIT 5"',
+            f'  psql "$TRACKER_POSTGRES_DSN" -c "SELECT symbol, action, outcome, pnl FROM llm_decisions"',
             soft_wrap=True,
         )
     else:

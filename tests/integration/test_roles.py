@@ -1,0 +1,146 @@
+"""The role of `deploy/postgres/roles.sql`: enough for a daemon that does not migrate, and not more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from tests.conftest import DIMENSIONS
+from tests.factory import decision, deliver, outcome
+from tracker_daemon.errors import Misconfigured
+from tracker_daemon.migrate import check_schema
+from tracker_daemon.postgres import connected, register_types, translated
+from tracker_daemon.store import Poll, Store
+from tracker_daemon.store.transaction import Transaction, project
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+
+
+@pytest.fixture
+async def writer(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
+    """Yield the writer's DSN; what PostgreSQL grants to everyone is revoked, so only its own rights count."""
+    address = urlsplit(dsn)
+    database = address.path.removeprefix("/")
+    await sql.execute(f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC')
+    await sql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    await sql.execute(ROLES.read_text("utf-8"))
+    await sql.execute("ALTER ROLE tracker_writer PASSWORD 'secret'")
+    yield f"postgresql://tracker_writer:secret@{address.netloc.rpartition('@')[2]}/{database}"
+    await sql.execute("DROP OWNED BY tracker_writer; DROP ROLE tracker_writer")
+
+
+async def works(dsn: str) -> bool:
+    """Do everything that a daemon does in the database, each batch twice; False where a right is missing."""
+    id_ = uuid4()
+    batch = deliver(
+        decision(id=str(id_), session_id=str(uuid4()), prompt_embedding=[1, 2, 3]),
+        outcome(id_, pnl=1),
+        b"bad",
+    )
+    results = []
+    poll = Poll(dsn)
+    try:
+        await check_schema(dsn, DIMENSIONS)
+        async with connected(dsn) as connection:
+            with translated():
+                await register_types(connection)
+                for _ in range(2):
+                    results += (await Transaction(connection, batch).commit()).results
+                    await project(connection, batch)
+        await poll._look()
+    except Misconfigured:
+        return False
+    finally:
+        await poll._close()
+    return results == ["stored", "stored", "dead_letter", *["duplicate"] * 3]
+
+
+async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connection) -> None:
+    """Decisions, outcomes, dead letters, the projection and the poll."""
+    assert await works(writer)
+    id_ = uuid4()
+    store = Store(writer)
+    assert await store.write(deliver(decision(id=str(id_)), outcome(id_, pnl="2.5"), b"bad")) == [
+        "stored",
+        "stored",
+        "dead_letter",
+    ]
+    await store.close()
+    row = await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions WHERE id = $1", id_)
+    assert row is not None
+    assert (row["outcome"], str(row["pnl"])) == ("SUCCESS", "2.50000000")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "CONNECT ON DATABASE {database}",
+        "TEMPORARY ON DATABASE {database}",
+        "USAGE ON SCHEMA public",
+        "SELECT ON tracker_migrations",
+        "INSERT ON trading_sessions",
+        "SELECT ON trading_sessions",
+        "SELECT ON llm_decisions",
+        "INSERT ON llm_decisions",
+        "UPDATE (outcome) ON llm_decisions",
+        "UPDATE (pnl) ON llm_decisions",
+        "UPDATE (outcome_at) ON llm_decisions",
+        "UPDATE (outcome_sequence) ON llm_decisions",
+        "SELECT ON llm_outcomes",
+        "INSERT ON llm_outcomes",
+        "SELECT ON llm_dead_letters",
+        "INSERT ON llm_dead_letters",
+    ],
+)
+async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, right: str) -> None:
+    database = urlsplit(writer).path.removeprefix("/")
+    await sql.execute(f"REVOKE {right.format(database=database)} FROM tracker_writer")
+    assert not await works(writer)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE llm_decisions",
+        "ALTER TABLE llm_decisions DROP COLUMN prompt",
+        "TRUNCATE llm_decisions",
+        "DELETE FROM llm_decisions",
+        "UPDATE llm_decisions SET prompt = 'another'",
+        "DELETE FROM llm_outcomes",
+        "UPDATE llm_outcomes SET pnl = 1",
+        "DELETE FROM llm_dead_letters",
+        "UPDATE llm_dead_letters SET payload = ''",
+        "DELETE FROM trading_sessions",
+        "UPDATE tracker_migrations SET breaking = true",
+        "CREATE TABLE more ()",
+        "CREATE ROLE more",
+    ],
+)
+async def test_the_role_can_neither_change_nor_delete_what_was_recorded(writer: str, statement: str) -> None:
+    connection = await asyncpg.connect(writer)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def test_running_the_file_again_changes_nothing(writer: str, sql: asyncpg.Connection) -> None:
+    await sql.execute(ROLES.read_text("utf-8"))
+    assert await works(writer)
+
+
+async def test_every_table_of_the_schema_has_its_grants(writer: str, sql: asyncpg.Connection) -> None:
+    """A migration that adds a table must add it to the file too."""
+    forgotten = await sql.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+        "AND NOT has_table_privilege($1, oid, 'SELECT')",
+        urlsplit(writer).username,
+    )
+    assert [row["relname"] for row in forgotten] == []

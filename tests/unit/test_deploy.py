@@ -1,0 +1,224 @@
+"""What `deploy/` and the compose file say agrees with the program and with the files' own formats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tracker_daemon.config import HttpSettings, Settings, load
+from tracker_daemon.health import serving
+
+TOP = Path(__file__).parents[2]
+DEPLOY = TOP / "deploy"
+COMPOSE = TOP / "docker-compose.yml"
+UNIT = DEPLOY / "systemd" / "tracker-daemon.service"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+SECRETS = {
+    f"TRACKER_{name}_FILE" for name in ("NATS_PASSWORD", "NATS_TOKEN", "POSTGRES_DSN", "POSTGRES_MIGRATE_DSN")
+}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(COMPOSE.read_text("utf-8"))
+    return document
+
+
+@pytest.fixture(scope="module")
+def unit() -> dict[str, list[str]]:
+    """The directives of the unit's sections, each with all its values."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text("utf-8").splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def environment_file(path: Path) -> dict[str, str]:
+    lines = path.read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def instructions(keyword: str) -> list[str]:
+    return re.findall(rf"(?m)^\s*{keyword}\s+(.+)$", DOCKERFILE)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "file", [COMPOSE, *sorted(p for p in DEPLOY.rglob("*") if p.is_file())], ids=lambda path: path.name
+)
+def test_every_setting_named_in_a_file_exists(file: Path) -> None:
+    named = set(re.findall(r"TRACKER_[A-Z_]*[A-Z]", file.read_text("utf-8")))
+    assert named <= {name for name, _ in Settings().listing()} | SECRETS
+
+
+# Compose
+
+
+def test_the_compose_file_follows_the_specification() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        str(COMPOSE),
+    ]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_images_of_others_are_pinned_to_a_full_version(compose: dict[str, Any]) -> None:
+    images = [service["image"] for service in compose["services"].values() if "build" not in service]
+    assert len(images) == 2
+    assert all(re.search(r":\d+\.\d+\.\d+-", image) for image in images)
+
+
+def test_ports_are_published_on_the_loopback_address_alone(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_daemon_waits_for_servers_that_know_whether_they_are_healthy(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    needed = services["tracker-daemon"]["depends_on"]
+    assert needed.keys() == {"nats", "postgres"}
+    for name, dependency in needed.items():
+        assert dependency == {"condition": "service_healthy"}
+        assert services[name]["healthcheck"]["test"]
+
+
+def test_data_outlives_the_containers(compose: dict[str, Any]) -> None:
+    mounted = {
+        volume.partition(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", [])
+    }
+    assert mounted == compose["volumes"].keys() == {"nats", "postgres"}
+
+
+def test_the_settings_of_the_compose_file_load_and_match_its_services(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    environment = services["tracker-daemon"]["environment"]
+    settings = load(environ=environment)
+    assert settings.nats.servers == ("nats://nats:4222",)
+    owner = services["postgres"]["environment"]
+    assert settings.postgres.dsn.get_secret_value() == (
+        f"postgresql://{owner['POSTGRES_USER']}@postgres:5432/{owner['POSTGRES_DB']}"
+    )
+    assert environment["PGPASSWORD"] == owner["POSTGRES_PASSWORD"]
+
+
+def test_compose_gives_the_drain_its_time(compose: dict[str, Any]) -> None:
+    grace = compose["services"]["tracker-daemon"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) >= Settings().shutdown.timeout_seconds + 5
+
+
+def test_compose_builds_the_dockerfile(compose: dict[str, Any]) -> None:
+    build = compose["services"]["tracker-daemon"]["build"]
+    assert (TOP / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+
+
+# Dockerfile
+
+
+def test_what_the_image_is_built_from_exists_and_is_sent_to_the_builder() -> None:
+    copied = {
+        source
+        for arguments in instructions("COPY")
+        if "--from=" not in arguments
+        for source in arguments.split()[:-1]
+    }
+    sent = {line[1:] for line in (TOP / ".dockerignore").read_text("utf-8").splitlines() if line[:1] == "!"}
+    assert copied == sent
+    assert all((TOP / source).exists() for source in copied)
+
+
+def test_the_image_holds_all_that_the_wheel_is_built_from() -> None:
+    project = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))
+    needed = {
+        "pyproject.toml",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+        *project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"],
+        (TOP / "tracker_daemon" / "schemas").readlink().name,
+    }
+    assert needed <= set(" ".join(instructions("COPY")).split())
+
+
+def test_the_container_is_not_root_and_hears_signals() -> None:
+    assert instructions("USER") == ["10001:10001"]
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    assert [json.loads(text) for text in instructions("ENTRYPOINT")] == [["tracker-daemon"]]
+
+
+async def test_the_health_check_tells_a_living_daemon_from_a_dead_one() -> None:
+    [check] = [json.loads(text.partition("CMD ")[2]) for text in instructions("HEALTHCHECK")]
+
+    async def exit_code(port: int) -> int:
+        environment = os.environ | {"TRACKER_HTTP_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *check[1:], env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        return await process.wait()
+
+    async with serving(HttpSettings(port=0), dict) as port:
+        assert await exit_code(port) == 0
+    assert await exit_code(port) == 1
+
+
+# systemd
+
+
+def test_the_unit_gives_the_drain_its_time(unit: dict[str, list[str]]) -> None:
+    assert int(unit["TimeoutStopSec"][0]) >= Settings().shutdown.timeout_seconds + 5
+
+
+def test_the_unit_knows_the_exit_codes(unit: dict[str, list[str]]) -> None:
+    assert unit["SuccessExitStatus"] == ["3"]
+    assert unit["RestartPreventExitStatus"] == ["2"]
+    assert unit["Restart"] == ["on-failure"]
+
+
+def test_the_units_credentials_are_found(unit: dict[str, list[str]], tmp_path: Path) -> None:
+    for credential in unit["LoadCredential"]:
+        (tmp_path / credential.partition(":")[0]).write_text(
+            "postgresql://tracker_writer:secret@db/tracker\n"
+        )
+    settings = load(environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert settings.postgres.dsn.get_secret_value() == "postgresql://tracker_writer:secret@db/tracker"
+
+
+def test_the_unit_starts_the_program_with_the_files_of_the_examples(unit: dict[str, list[str]]) -> None:
+    program, *arguments = unit["ExecStart"][0].split()
+    assert (
+        Path(program).name in tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    )
+    assert arguments[:2] == ["run", "--config"]
+    for path in (arguments[2], unit["EnvironmentFile"][0].removeprefix("-")):
+        assert (UNIT.parent / Path(path).name).exists()
+
+
+def test_the_example_of_a_config_file_is_the_defaults() -> None:
+    assert load(UNIT.with_suffix(".toml"), environ={}) == Settings()
+
+
+def test_the_example_of_an_environment_file_loads() -> None:
+    given = environment_file(UNIT.with_suffix(".env"))
+    settings = dict(load(environ=given).listing())
+    assert given
+    assert given == {name: settings[name] for name in given}
