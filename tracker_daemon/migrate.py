@@ -59,7 +59,7 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
         with translated():
             await _lock(connection)
             await _check_owner(connection)
-            await connection.execute(_HISTORY)
+            await _make_history(connection)
             applied = await _applied(connection)
             missing = [migration for migration in migrations() if migration.number not in applied]
             for migration in missing:
@@ -82,6 +82,16 @@ async def _lock(connection: Connection) -> None:
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
         log.info("another process migrates this database, waiting")
         await asyncio.sleep(LOCK_POLL_SECONDS)
+
+
+async def _make_history(connection: Connection) -> None:
+    try:
+        with translated():
+            await connection.execute(_HISTORY)
+    except Misconfigured as error:
+        raise Misconfigured(
+            f"{error}; let TRACKER_POSTGRES_MIGRATE_DSN name a role that may make tables"
+        ) from error
 
 
 async def _apply(connection: Connection, migration: Migration, dimensions: int) -> None:

@@ -82,7 +82,9 @@ def _daemon(servers: EmbeddedServers) -> Iterator[tuple[subprocess.Popen[bytes],
     """Run `tracker-daemon run` for the length of a block; yield the process and its HTTP address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("TRACKER_")} | {
+    environment = {
+        name: text for name, text in os.environ.items() if not name.startswith(("TRACKER_", "PG"))
+    } | {
         "TRACKER_NATS_SERVERS": servers.nats.url,
         "TRACKER_POSTGRES_DSN": servers.postgres.dsn(),
         "TRACKER_HTTP_PORT": str(port),

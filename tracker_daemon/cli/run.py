@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
@@ -33,12 +34,21 @@ def run(
     loaded = load(config_file, settings)
     if not embedded:
         raise typer.Exit(_run(loaded))
+    # Variables of libpq would go before the servers' own password.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     # Until the daemon takes the signals over, they end the servers' start in order.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), EmbeddedServers(data_dir or default_data_dir()) as servers:
         addresses = {"nats.servers": servers.nats.url, "postgres.dsn": servers.postgres.dsn()}
         log.info("embedded servers", folder=str(servers.data_dir), **addresses)
-        raise typer.Exit(_run(load(config_file, settings, **addresses)))
+        try:
+            code = _run(load(config_file, settings, **addresses))
+        finally:
+            # The servers are stopped next, which must not be cut short.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise typer.Exit(code)
 
 
 def _run(settings: Settings) -> int:
@@ -49,7 +59,3 @@ def _run(settings: Settings) -> int:
     except Exception:  # a defect: it belongs into the log, in the log's form
         log.exception("stopped by a defect of this program")
         return 1
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
+import nkeys  # type: ignore[import-untyped]
 import structlog
 from nats.aio.client import Client
 
 from tracker_daemon import metrics
-from tracker_daemon.errors import ConnectionLost, Unavailable
+from tracker_daemon.errors import ConnectionLost, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 PING_INTERVAL_SECONDS: Final = 10
 RECONNECT_WAIT_SECONDS: Final = 1
+ATTEMPT_SECONDS: Final = 10
 FLUSH_TIMEOUT_SECONDS: Final = 2
 
 
@@ -30,16 +34,24 @@ async def connect(
 ) -> Client:
     """Connect, trying for as long as it takes; `on_lost` is told when the client gives up for good.
 
-    Not `patient`: raise `Unavailable` when no server can be reached now.
+    Not `patient`: raise `Unavailable` when no server can be reached now. A login file without a login in it
+    is a `SettingsError`.
     """
-    client = Client()
-    reporter = _Reporter(client, settings, on_lost)
-    try:
-        await _connect(client, reporter, settings, patient=patient)
-    except (nats.errors.Error, OSError) as error:
-        raise Unavailable(f"NATS at {reporter.servers}: {reporter.reason or error}") from error
-    await reporter.reconnected()
-    return client
+    while True:
+        client = Client()
+        reporter = _Reporter(client, settings, on_lost)
+        try:
+            # A client of its own for each attempt: one that failed in a TLS handshake never recovers.
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await _connect(client, reporter, settings, patient=patient)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await disconnect(client)
+            if not patient:
+                reason = reporter.reason or str(error) or type(error).__name__
+                raise Unavailable(f"NATS at {reporter.servers}: {reason}") from error
+        else:
+            await reporter.reconnected()
+            return client
 
 
 async def _connect(client: Client, reporter: _Reporter, settings: NatsSettings, *, patient: bool) -> None:
@@ -61,11 +73,13 @@ async def _connect(client: Client, reporter: _Reporter, settings: NatsSettings, 
 
 async def disconnect(client: Client) -> None:
     """Send what is still to be sent, acknowledgements above all, and close."""
-    if client.is_connected:
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
+    # What is not sent now, or not heard, is delivered again and recognised then.
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        if client.is_connected:
             await client.flush(FLUSH_TIMEOUT_SECONDS)
-    if not client.is_closed:
-        await client.close()
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
+            await client.close()
 
 
 def _credentials(settings: NatsSettings) -> dict[str, Any]:
@@ -73,15 +87,34 @@ def _credentials(settings: NatsSettings) -> dict[str, Any]:
         "user": settings.user,
         "password": settings.password and settings.password.get_secret_value(),
         "token": settings.token and settings.token.get_secret_value(),
-        "user_credentials": settings.creds_file and str(settings.creds_file),
-        "nkeys_seed": settings.nkey_seed_file and str(settings.nkey_seed_file),
     }
+    if settings.creds_file:
+        text = settings.creds_file.read_text("utf-8", "replace")
+        _check_seed(_between(text, "USER NKEY SEED"), "TRACKER_NATS_CREDS_FILE")
+        options["user_credentials"] = str(settings.creds_file)
+    if settings.nkey_seed_file:
+        seed = settings.nkey_seed_file.read_text("utf-8", "replace").strip()
+        _check_seed(seed, "TRACKER_NATS_NKEY_SEED_FILE")
+        options["nkeys_seed_str"] = seed
     if settings.tls_ca_file or settings.tls_cert_file:
         context = ssl.create_default_context(cafile=settings.tls_ca_file)
         if settings.tls_cert_file:
             context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
         options["tls"] = context
     return {name: value for name, value in options.items() if value}
+
+
+def _between(creds: str, section: str) -> str:
+    """What a credentials file holds between the lines that begin and end a section."""
+    found = re.search(rf"-+BEGIN {section}-+\s*(\S+)\s*-+END {section}-+", creds)
+    return found[1] if found and "BEGIN NATS USER JWT" in creds else ""
+
+
+def _check_seed(seed: str, setting: str) -> None:
+    try:
+        nkeys.from_seed(bytearray(seed, "utf-8"))
+    except Exception:  # noqa: BLE001 - nkeys raises whatever comes, with the seed in reach of its traceback
+        raise SettingsError([f"{setting}: the file that it names holds no seed of a NATS user"]) from None
 
 
 class _Reporter:
@@ -114,7 +147,8 @@ class _Reporter:
     async def reconnected(self) -> None:
         self.reason = None
         metrics.nats_connected.set(1)
-        log.info("connected to NATS", server=self._client.connected_url and self._client.connected_url.netloc)
+        url = self._client.connected_url
+        log.info("connected to NATS", server=url and url.netloc.rpartition("@")[2])
 
     async def closed(self) -> None:
         metrics.nats_connected.set(0)

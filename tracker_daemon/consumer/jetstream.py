@@ -72,7 +72,7 @@ class JetStreamConsumer:
         self._receive = receive
         self._room = room
         self._capacity = room()
-        self._inbox = client.new_inbox()
+        self._inbox = ""
         self._subscription: Subscription | None = None
         self._watching: asyncio.Task[None] | None = None
         self._pull: _Pull | None = None
@@ -80,7 +80,8 @@ class JetStreamConsumer:
         self._attached = False
         self._reconnects = 0
         self._heard_at = 0.0
-        self._asked_at = 0.0
+        self._delivered_at = 0.0
+        self._polled_at = 0.0
         self.trouble: str | None = None
         """What keeps it from consuming; None: nothing does."""
         self._turn = 0
@@ -95,6 +96,11 @@ class JetStreamConsumer:
 
     async def start(self) -> None:
         """Begin to pull, as soon as stream and consumer can be had."""
+        await self._subscribe()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _subscribe(self) -> None:
+        self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(
             f"{self._inbox}.*",
             cb=self._on_message,
@@ -102,7 +108,6 @@ class JetStreamConsumer:
             pending_msgs_limit=0,
             pending_bytes_limit=0,
         )
-        self._watching = asyncio.create_task(self._watch())
 
     async def resume(self) -> None:
         """Ask for more messages if there is room and no request is under way."""
@@ -148,6 +153,7 @@ class JetStreamConsumer:
         if msg.subject.startswith(self._inbox):
             await self._on_status(msg)
             return
+        self._delivered_at = self._heard_at
         position = parse_reply(msg.reply)
         metrics.messages_received.labels(msg.subject).inc()
         if position.delivered > 1:
@@ -211,11 +217,20 @@ class JetStreamConsumer:
             await self._attach()
         if self._pull and now - self._heard_at > 2 * HEARTBEAT_SECONDS:
             log.warning("no heartbeat from the stream, asking again", stream=self._settings.stream)
-            self._pull = None
+            await self._withdraw()
         await self.resume()
-        if now - max(self._heard_at, self._asked_at) > POLL_SECONDS or not self._asked_at:
-            self._asked_at = now
+        if now - max(self._delivered_at, self._polled_at) > POLL_SECONDS:
+            self._polled_at = now
             await self._poll()
+
+    async def _withdraw(self) -> None:
+        """Take the request back: a server that was only slow must not answer it beside the next one."""
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.unsubscribe()
+        await self._client.flush(STOP_SECONDS)
+        await self._subscribe()
+        self._pull = None
 
     async def _attach(self) -> None:
         stream = await ensure_stream(self._js, self._settings)
