@@ -111,9 +111,12 @@ class BatchWriter:
 
     async def run(self) -> None:
         """Write until closed and empty; raise what a writer raises, which is always a defect."""
-        async with asyncio.TaskGroup() as group:
-            for write in self._writes:
-                group.create_task(self._write_batches(write))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for write in self._writes:
+                    group.create_task(self._write_batches(write))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     def close(self) -> None:
         """Flush what is held, whatever its size, and let `run` end."""

@@ -223,11 +223,13 @@ class Daemon:
         except TimeoutError:
             log.warning("the deadline for draining has passed")
         await _ended(hurried)
-        await _ended(writing)
-        left = self._batches.unsettled()
-        for delivery in left:
-            metrics.messages_settled.labels(delivery.message.subject, "released").inc()
-        log.info("stopped", left_to_the_stream=len(left))
+        try:
+            await _ended(writing)
+        finally:
+            left = self._batches.unsettled()
+            for delivery in left:
+                metrics.messages_settled.labels(delivery.message.subject, "released").inc()
+            log.info("stopped", left_to_the_stream=len(left))
         return not left
 
     async def _close(self) -> None:

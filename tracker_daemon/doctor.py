@@ -10,7 +10,7 @@ import nats.js.errors
 from msgspec import Struct
 
 from tracker_daemon import migrate
-from tracker_daemon.consumer import connect, consumer_risks, disconnect
+from tracker_daemon.consumer import connect, consumer_risks, disconnect, missing_subjects
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.postgres import connected, server_of, translated
 
@@ -130,16 +130,10 @@ async def _stream(js: JetStreamContext, settings: NatsSettings) -> AsyncIterator
     except nats.js.errors.NotFoundError:
         yield _missing("stream", f"stream {settings.stream}", settings)
         return
-    subjects, wanted = (
-        set(stream.config.subjects or ()),
-        {settings.decisions_subject, settings.outcomes_subject},
-    )
     seen = f"{settings.stream}: {stream.state.messages} messages, {stream.state.bytes} bytes"
-    if not wanted <= subjects:
-        seen = (
-            f"the stream {settings.stream} captures {', '.join(subjects)}: add {', '.join(wanted - subjects)}"
-        )
-    yield Finding("stream", ok=wanted <= subjects, seen=seen)
+    if missing := missing_subjects(stream, settings):
+        seen = f"the stream {settings.stream} does not capture {missing}: add it to its subjects"
+    yield Finding("stream", ok=not missing, seen=seen)
     try:
         consumer = await js.consumer_info(settings.stream, settings.durable)
     except nats.js.errors.NotFoundError:

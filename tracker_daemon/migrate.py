@@ -59,7 +59,8 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
         with translated():
             await _lock(connection)
             await _check_owner(connection)
-            await _make_history(connection)
+            if not await _exists(connection, "tracker_migrations"):
+                await _make_history(connection)
             applied = await _applied(connection)
             missing = [migration for migration in migrations() if migration.number not in applied]
             for migration in missing:

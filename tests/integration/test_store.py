@@ -12,13 +12,15 @@ import msgspec
 import pytest
 
 from tests.factory import decision, deliver, delivery, message, outcome
-from tracker_daemon.messages import Delivery
+from tests.waiting import until_metric
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
+
+    from tracker_daemon.messages import Delivery
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ async def test_the_projection_is_the_latest_event_whatever_the_order(
         outcome(id_, "PENDING", timestamp="2026-01-02T00:00:00Z"),
     ]
     batch = deliver(decision(id=str(id_)), *events)
-    random.Random(7).shuffle(batch)
+    random.Random(7).shuffle(batch)  # noqa: S311 - repeatable, not secret
     for single in batch:
         assert await store.write([single]) == ["stored"]
     row = await sql.fetchrow("SELECT outcome, pnl, outcome_at FROM llm_decisions")
@@ -249,10 +251,10 @@ async def test_when_dead_letters_may_not_be_written_at_all_the_good_rows_commit(
 async def test_a_missing_column_pauses_and_resumes_unaided(store: Store, sql: asyncpg.Connection) -> None:
     await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN variant TO gone")
     writing = asyncio.create_task(store.write(deliver(decision())))
-    await _until_metric("tracker_paused", 1)
+    await until_metric("tracker_paused", 1)
     await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN gone TO variant")
     assert await writing == ["stored"]
-    await _until_metric("tracker_paused", 0)
+    await until_metric("tracker_paused", 0)
     assert await sql.fetchval("SELECT count(*) FROM llm_dead_letters") == 0
 
 
@@ -283,11 +285,3 @@ async def _tables(sql: asyncpg.Connection) -> list[list[Any]]:
         await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
         for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters")
     ]
-
-
-async def _until_metric(name: str, value: float) -> None:
-    from tracker_daemon import metrics
-
-    async with asyncio.timeout(30):
-        while metrics.registry.get_sample_value(name) != value:
-            await asyncio.sleep(0.01)

@@ -3,10 +3,19 @@
 from tracker_daemon.config.settings import (
     BatchSettings,
     HttpSettings,
+    LogSettings,
     NatsSettings,
     PostgresSettings,
     Settings,
 )
 from tracker_daemon.config.sources import load
 
-__all__ = ["BatchSettings", "HttpSettings", "NatsSettings", "PostgresSettings", "Settings", "load"]
+__all__ = [
+    "BatchSettings",
+    "HttpSettings",
+    "LogSettings",
+    "NatsSettings",
+    "PostgresSettings",
+    "Settings",
+    "load",
+]

@@ -5,7 +5,7 @@ from nats.aio.client import Client
 from tracker_daemon.consumer.connection import connect, disconnect
 from tracker_daemon.consumer.core import CoreConsumer
 from tracker_daemon.consumer.jetstream import JetStreamConsumer
-from tracker_daemon.consumer.stream import consumer_risks
+from tracker_daemon.consumer.stream import consumer_risks, missing_subjects
 
 Consumer = JetStreamConsumer | CoreConsumer
 
@@ -17,4 +17,5 @@ __all__ = [
     "connect",
     "consumer_risks",
     "disconnect",
+    "missing_subjects",
 ]

@@ -17,7 +17,9 @@ from tracker_daemon import metrics
 from tracker_daemon.errors import ConnectionLost, SettingsError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from nats.aio.subscription import Subscription
 
     from tracker_daemon.config import NatsSettings
 
@@ -27,6 +29,7 @@ PING_INTERVAL_SECONDS: Final = 10
 RECONNECT_WAIT_SECONDS: Final = 1
 ATTEMPT_SECONDS: Final = 10
 FLUSH_TIMEOUT_SECONDS: Final = 2
+FINISH_SECONDS: Final = 5
 
 
 async def connect(
@@ -37,13 +40,17 @@ async def connect(
     Not `patient`: raise `Unavailable` when no server can be reached now. A login file without a login in it
     is a `SettingsError`.
     """
+    try:
+        options = _credentials(settings)
+    except OSError as error:
+        raise SettingsError([f"TRACKER_NATS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"]) from error
     while True:
         client = Client()
         reporter = _Reporter(client, settings, on_lost)
         try:
             # A client of its own for each attempt: one that failed in a TLS handshake never recovers.
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                await _connect(client, reporter, settings, patient=patient)
+                await _connect(client, reporter, settings, options, patient=patient)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await disconnect(client)
             if not patient:
@@ -54,7 +61,9 @@ async def connect(
             return client
 
 
-async def _connect(client: Client, reporter: _Reporter, settings: NatsSettings, *, patient: bool) -> None:
+async def _connect(
+    client: Client, reporter: _Reporter, settings: NatsSettings, options: dict[str, Any], *, patient: bool
+) -> None:
     await client.connect(
         list(settings.servers),
         name=settings.durable,
@@ -67,7 +76,7 @@ async def _connect(client: Client, reporter: _Reporter, settings: NatsSettings, 
         reconnect_time_wait=RECONNECT_WAIT_SECONDS,
         allow_reconnect=patient,
         max_reconnect_attempts=-1 if patient else 1,
-        **_credentials(settings),
+        **options,
     )
 
 
@@ -80,6 +89,20 @@ async def disconnect(client: Client) -> None:
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
             await client.close()
+
+
+async def finish(client: Client, subscriptions: Iterable[Subscription]) -> None:
+    """End subscriptions; what has arrived is still handed on, for `FINISH_SECONDS` at most."""
+    if not client.is_connected:
+        return
+    with contextlib.suppress(nats.errors.Error, TimeoutError):
+        # First and by itself: the PING of drain() overtakes its UNSUB, and what comes in between is dropped.
+        for subscription in subscriptions:
+            await client._send_unsubscribe(subscription._id)  # noqa: SLF001 - there is no public way
+        await client.flush(FINISH_SECONDS)
+        async with asyncio.timeout(FINISH_SECONDS):
+            for subscription in subscriptions:
+                await subscription.drain()  # type: ignore[no-untyped-call]
 
 
 def _credentials(settings: NatsSettings) -> dict[str, Any]:
@@ -127,6 +150,7 @@ class _Reporter:
         self.servers = ", ".join(server.rpartition("@")[2] for server in settings.servers)
         self._on_lost = on_lost
         self.reason: str | None = None
+        self._connected = False
 
     async def error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
@@ -146,10 +170,12 @@ class _Reporter:
 
     async def reconnected(self) -> None:
         self.reason = None
+        self._connected = True
         metrics.nats_connected.set(1)
         url = self._client.connected_url
         log.info("connected to NATS", server=url and url.netloc.rpartition("@")[2])
 
     async def closed(self) -> None:
         metrics.nats_connected.set(0)
-        self._on_lost(ConnectionLost(f"the NATS client closed its connection: {self._client.last_error}"))
+        if self._connected:  # an attempt that was given up has lost nothing
+            self._on_lost(ConnectionLost(f"the NATS client closed its connection: {self._client.last_error}"))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from typing import TYPE_CHECKING, Final
-
-import nats.errors
+from typing import TYPE_CHECKING
 
 from tracker_daemon import metrics
+from tracker_daemon.consumer.connection import finish
 from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from tracker_daemon.config import NatsSettings
-
-STOP_SECONDS: Final = 5
 
 
 class CoreConsumer:
@@ -46,6 +42,7 @@ class CoreConsumer:
         self._queue_bytes = room()[1] // 2
         self._subscriptions: list[Subscription] = []
         self._freed = asyncio.Event()
+        self._stopped = False
         self.pending = None
         """Nothing can wait in a stream that is not there."""
         self.trouble = None
@@ -67,6 +64,8 @@ class CoreConsumer:
                 pending_bytes_limit=self._queue_bytes // len(subjects),
             )
             self._subscriptions.append(subscription)
+        # Twice: the first PING of nats-py's flush overtakes the SUBs.
+        await self._client.flush()
         await self._client.flush()
 
     async def resume(self) -> None:
@@ -78,15 +77,18 @@ class CoreConsumer:
 
     async def stop(self) -> None:
         """Take no more messages; those that have arrived are still handed on."""
-        if self._client.is_connected:
-            for subscription in self._subscriptions:
-                with contextlib.suppress(nats.errors.Error, TimeoutError):
-                    await asyncio.wait_for(subscription.drain(), STOP_SECONDS)  # type: ignore[no-untyped-call]
+        await finish(self._client, self._subscriptions)
+        # What still waits for room is not waited for: it is lost, and counted as that.
+        self._stopped = True
+        self._freed.set()
 
     async def _on_message(self, msg: Msg) -> None:
-        while self._full():
+        while self._full() and not self._stopped:
             self._freed.clear()
             await self._freed.wait()
+        if self._stopped:
+            metrics.slow_consumer_drops.inc()
+            return
         metrics.messages_received.labels(msg.subject).inc()
         message = Message(
             msg.subject,

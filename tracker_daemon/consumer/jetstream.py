@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ import structlog
 from msgspec import Struct
 
 from tracker_daemon import metrics
+from tracker_daemon.consumer.connection import FINISH_SECONDS, finish
 from tracker_daemon.consumer.position import parse_reply
 from tracker_daemon.consumer.stream import ensure_consumer, ensure_stream
 from tracker_daemon.errors import Misconfigured
@@ -36,7 +36,6 @@ EXPIRES_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 5
 WATCH_SECONDS: Final = 1
 POLL_SECONDS: Final = 5
-STOP_SECONDS: Final = 5
 MAX_HEADER_BYTES: Final = 64 * 1024
 """What a message may weigh for the server on top of its payload: headers, subjects."""
 MESSAGES_PER_TURN: Final = 100
@@ -82,8 +81,8 @@ class JetStreamConsumer:
         self._heard_at = 0.0
         self._delivered_at = 0.0
         self._polled_at = 0.0
-        self.trouble: str | None = None
-        """What keeps it from consuming; None: nothing does."""
+        self._complaint: str | None = None
+        self._refused: str | None = None
         self._turn = 0
         self._gaps = _Gaps()
         self.pending: int | None = None
@@ -91,8 +90,13 @@ class JetStreamConsumer:
 
     @property
     def attached(self) -> bool:
-        """Whether stream and durable consumer are there and the connection to them stands."""
-        return self._attached and self._client.is_connected
+        """Whether stream and durable consumer are there, answer requests, and the connection stands."""
+        return self._attached and self._refused is None and self._client.is_connected
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from consuming; None: nothing does, or the connection is away."""
+        return self._refused or self._complaint
 
     async def start(self) -> None:
         """Begin to pull, as soon as stream and consumer can be had."""
@@ -111,7 +115,7 @@ class JetStreamConsumer:
 
     async def resume(self) -> None:
         """Ask for more messages if there is room and no request is under way."""
-        if self._pull or not self.attached or self._watching is None:
+        if self._pull or not (self._attached and self._client.is_connected) or self._watching is None:
             return
         rows, size = self._room()
         # A request below the size of the next message would bring nothing, so never less than any may have.
@@ -143,10 +147,8 @@ class JetStreamConsumer:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
-        if self._subscription is not None and self._client.is_connected:
-            # Not the client's own drain, which would also end the publishing of acknowledgements.
-            with contextlib.suppress(nats.errors.Error, TimeoutError):
-                await asyncio.wait_for(self._subscription.drain(), STOP_SECONDS)  # type: ignore[no-untyped-call]
+        if self._subscription is not None:
+            await finish(self._client, [self._subscription])
 
     async def _on_message(self, msg: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
@@ -154,6 +156,7 @@ class JetStreamConsumer:
             await self._on_status(msg)
             return
         self._delivered_at = self._heard_at
+        self._refused = None
         position = parse_reply(msg.reply)
         metrics.messages_received.labels(msg.subject).inc()
         if position.delivered > 1:
@@ -184,7 +187,10 @@ class JetStreamConsumer:
     async def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}
         status, description = headers.get("Status"), headers.get("Description", "")
-        if status == "100" or self._pull is None or msg.subject != self._pull.reply:
+        if status == "100":
+            self._refused = None
+            return
+        if self._pull is None or msg.subject != self._pull.reply:
             return
         pull, self._pull = self._pull, None
         if status == "408" or (pull.delivered and description.startswith("Message Size Exceeds")):
@@ -192,6 +198,10 @@ class JetStreamConsumer:
             return
         # Pulled anew by the watch, in a second: a status that repeats itself must not spin.
         log.info("pull request ended", status=status, description=description)
+        if description.startswith("Exceeded"):
+            self._refused = (
+                f"the durable consumer refuses requests: {description}; see its max_batch, max_bytes"
+            )
         if status != "409" or "Deleted" in description:
             self._attached = False
 
@@ -200,7 +210,7 @@ class JetStreamConsumer:
         while True:
             try:
                 await self._check()
-                self.trouble = None
+                self._complaint = None
             except (Misconfigured, nats.errors.Error, TimeoutError, OSError) as error:
                 self._complain(str(error) or type(error).__name__)
             await asyncio.sleep(WATCH_SECONDS)
@@ -228,7 +238,7 @@ class JetStreamConsumer:
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.unsubscribe()
-        await self._client.flush(STOP_SECONDS)
+        await self._client.flush(FINISH_SECONDS)
         await self._subscribe()
         self._pull = None
 
@@ -242,18 +252,20 @@ class JetStreamConsumer:
         log.info("consuming", stream=self._settings.stream, durable=self._settings.durable)
 
     async def _poll(self) -> None:
+        before = self._delivered_at
         try:
             info = await self._js.consumer_info(self._settings.stream, self._settings.durable)
         except nats.js.errors.NotFoundError:
             self._attached = False
             raise
-        self.pending = info.num_pending
-        metrics.stream_pending.set(info.num_pending or 0)
+        if self._delivered_at == before:  # else a message has told since, and later
+            self.pending = info.num_pending
+            metrics.stream_pending.set(info.num_pending or 0)
 
     def _complain(self, reason: str) -> None:
         # The watch comes back every second: the same trouble is said once.
-        if reason != self.trouble:
-            self.trouble = reason
+        if reason != self._complaint:
+            self._complaint = reason
             log.error("cannot consume, trying again", stream=self._settings.stream, reason=reason)
 
 
@@ -268,7 +280,7 @@ class _Gaps:
     def __init__(self) -> None:
         self._alone = False
         self._consumer_sequence = 0
-        self._stream_sequence = 0
+        self._stream_sequence: int | None = None
 
     def attach(self, info: ConsumerInfo, *, alone: bool) -> None:
         """Go on from where the consumer stands; `alone`: the stream has no other subjects."""
@@ -278,10 +290,10 @@ class _Gaps:
 
     def skipped(self, position: Position) -> int:
         """How many messages are missing right before this one."""
-        follows = position.consumer_sequence == self._consumer_sequence + 1
+        if position.consumer_sequence != self._consumer_sequence + 1:
+            self._stream_sequence = None  # another daemon had what came in between
         self._consumer_sequence = position.consumer_sequence
         if position.delivered > 1:
             return 0
-        missing = position.stream_sequence - self._stream_sequence - 1
-        self._stream_sequence = position.stream_sequence
-        return max(0, missing) if follows and self._alone else 0
+        last, self._stream_sequence = self._stream_sequence, position.stream_sequence
+        return max(0, position.stream_sequence - last - 1) if last is not None and self._alone else 0

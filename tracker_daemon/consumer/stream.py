@@ -33,13 +33,19 @@ DUPLICATE_WINDOW_SECONDS: Final = 120
 async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamInfo:
     """Return the stream, made if it is missing and `manage_stream` is on."""
     try:
-        return await js.stream_info(settings.stream)
+        info = await js.stream_info(settings.stream)
     except NotFoundError:
         if not settings.manage_stream:
             raise Misconfigured(
                 f"the stream {settings.stream} does not exist: "
                 "create it, or set TRACKER_NATS_MANAGE_STREAM=true"
             ) from None
+    else:
+        if missing := missing_subjects(info, settings):
+            raise Misconfigured(
+                f"the stream {settings.stream} does not capture {missing}: add it to its subjects"
+            )
+        return info
     config = StreamConfig(
         name=settings.stream,
         subjects=[settings.decisions_subject, settings.outcomes_subject],
@@ -61,6 +67,22 @@ async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamI
         ) from error
     log.info("stream made", stream=settings.stream, subjects=config.subjects)
     return info
+
+
+def missing_subjects(info: StreamInfo, settings: NatsSettings) -> str:
+    """Which of the two subjects the stream does not capture, in words; empty: none."""
+    captured = info.config.subjects or []
+    wanted = (settings.decisions_subject, settings.outcomes_subject)
+    return " and ".join(subject for subject in wanted if not any(_matches(p, subject) for p in captured))
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    """Whether a subject falls under a pattern with the wildcards * (one token) and > (all that follow)."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        tokens = tokens[: len(wanted)] if len(tokens) > len(wanted) else []
+    return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
 
 
 async def ensure_consumer(js: JetStreamContext, settings: NatsSettings) -> ConsumerInfo:

@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 from pgvector import Vector
 
 from tracker_daemon.errors import InvalidPayload
-from tracker_daemon.messages.payload import exact, parse_json, read_fields
+from tracker_daemon.messages.payload import canonical_json, exact, parse_json, read_fields
 from tracker_daemon.messages.records import Contract, Decision, Message, Outcome
 from tracker_daemon.messages.values import (
     CONFIDENCE,
@@ -228,8 +228,9 @@ def _action_in(response: str) -> str | None:
 def _content_hash(given: dict[str, Any]) -> bytes:
     """SHA-256 over the fields that the payload carries, however its JSON was written."""
     carried = {name: value for name, value in given.items() if value is not None}
-    if "context" in carried:
-        carried["context"] = orjson.loads(carried["context"])
+    for name in ("context", "extra"):
+        if name in carried:
+            carried[name] = canonical_json(carried[name])
     return sha256(orjson.dumps(carried, default=_plain, option=orjson.OPT_SORT_KEYS)).digest()
 
 

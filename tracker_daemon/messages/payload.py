@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import MAX_PREC, Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import msgspec
@@ -42,9 +42,9 @@ def read_fields(
     except msgspec.DecodeError as error:
         _refuse_malformed(payload, error)
     unknown = {key: raw[key] for key in raw.keys() - known}
+    for key, text in unknown.items():
+        parse_json(str(bytes(text), "utf-8"), key)
     extra = str(msgspec.json.encode(unknown, order="sorted"), "utf-8") if unknown else None
-    if extra:
-        parse_json(extra, None)
     if b"\\u0000" in payload:
         _check_nul(payload)
     return fields, extra
@@ -61,6 +61,31 @@ def parse_json(text: str, field: str | None) -> Any:
     return parsed
 
 
+def canonical_json(text: str) -> Any:
+    """JSON text as a value that is the same for the same content: order and spacing gone, digits not.
+
+    Of numbers with at most 17 digits, which is what programs print for a float64, the float64 counts.
+    """
+    if not _MANY_DIGITS.search(text):
+        return orjson.loads(text)
+    return json.loads(text, parse_int=_exact_int, parse_float=_exact_float)
+
+
+_MANY_DIGITS = re.compile(r"(?:\d\.?){18}")
+_UNROUNDED = Context(prec=MAX_PREC)
+
+
+def _exact_int(digits: str) -> float | tuple[str, str]:
+    return int(digits) if len(digits) < 19 else _exact_float(digits)
+
+
+def _exact_float(digits: str) -> float | tuple[str, str]:
+    number, rounded = exact(digits), float(digits)
+    if Decimal(repr(rounded)) == number:
+        return rounded
+    return "number", str(number.normalize(_UNROUNDED))
+
+
 def exact(digits: str) -> Decimal:
     """The decimal of a JSON number; ValueError for an exponent that no decimal has."""
     try:
@@ -72,7 +97,8 @@ def exact(digits: str) -> Decimal:
 MAX_PLACES: Final = 16383
 """Digits after the point that PostgreSQL's numeric, and so jsonb, can hold."""
 
-_MANY_PLACES = re.compile(r"[eE]-\d{4}|\d{16000}")
+# What may have more: an exponent of four digits, or together with one of three so many digits.
+_MANY_PLACES = re.compile(r"[eE][-+]?\d{4}|\d{15000}")
 _NUMBER = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?', re.DOTALL)
 
 
@@ -136,6 +162,8 @@ def _refuse_malformed(payload: bytes, error: msgspec.DecodeError) -> NoReturn:
         parsed = json.loads(payload)
     except ValueError:
         raise InvalidPayload("invalid_json", None, str(error)) from None
+    if not isinstance(parsed, dict):
+        raise InvalidPayload("not_an_object", None, "Expected object") from None
     field = _find(parsed, lambda text: _SURROGATE.search(text) is not None)
     if field is None:
         raise InvalidPayload("invalid_json", None, str(error)) from None

@@ -126,6 +126,8 @@ async def _replay(connection: Connection, ids: list[UUID], contract: Contract) -
             for index, (letter, result) in enumerate(zip(letters, transaction.results, strict=True))
             for refusal in [transaction.refused.get(index)]
         ]
+        # Before the mark, for a crash right after it; once more below, for rows that raced with these.
+        await project(connection, deliveries)
         done = [letter.id for letter in replayed if not letter.refusal]
         await connection.execute(
             "UPDATE llm_dead_letters SET replayed_at = now() "

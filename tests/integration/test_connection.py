@@ -1,0 +1,256 @@
+"""The connection to a real nats-server: every way to log in, every refusal in words and without a secret."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import nkeys
+import pytest
+import trustme
+from structlog.testing import capture_logs
+
+from tests.credentials import Operator, new_key, public
+from tests.inbox import Inbox
+from tests.waiting import until
+from tracker_daemon import metrics
+from tracker_daemon.config import NatsSettings, load
+from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect
+from tracker_daemon.embedded import NatsServer
+from tracker_daemon.errors import ConnectionLost, TrackerError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PASSWORD = "s3cret"
+
+
+def settings_for(server: NatsServer, **given: Any) -> NatsSettings:
+    overrides = {
+        f"nats.{key}": str(value)
+        for key, value in ({"servers": server.url, "stream_max_bytes": "1MiB"} | given).items()
+    }
+    return load(overrides=overrides, environ={}).nats
+
+
+async def consumes(settings: NatsSettings) -> None:
+    """Prove that a login may do all that the daemon does: make the stream, take a message, acknowledge."""
+    inbox = Inbox()
+    client = await connect(settings, lambda _: None, patient=False)
+    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room)
+    try:
+        await consumer.start()
+        await until(lambda: consumer.attached)
+        await client.jetstream().publish(settings.decisions_subject, b"1")
+        await inbox.until(1)
+        await consumer.ack(inbox.take())
+    finally:
+        await consumer.stop()
+        await disconnect(client)
+
+
+async def refusal(settings: NatsSettings) -> str:
+    """The one sentence in which connecting fails."""
+    with pytest.raises(Unavailable) as caught:
+        await connect(settings, lambda _: None, patient=False)
+    return str(caught.value)
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[NatsServer]:
+    """A server of the test's own, which it gives options and starts."""
+    server = NatsServer(data_dir)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """Return a folder with `ca.pem` of an authority; `server.pem` and `client.pem` are vouched for by it."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    ca.issue_cert("tracker@example.org").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "client.pem")
+    )
+    return tmp_path
+
+
+def tls_options(folder: Path) -> str:
+    """Configuration of a server that asks every client for a certificate."""
+    return f"""
+        tls {{
+            cert_file: "{folder / "server.pem"}"
+            key_file: "{folder / "server.pem"}"
+            ca_file: "{folder / "ca.pem"}"
+            verify: true
+        }}
+    """
+
+
+async def test_user_and_password_log_in(server: NatsServer) -> None:
+    server.options = f"authorization {{ user: tracker, password: {PASSWORD} }}"
+    server.start()
+    await consumes(settings_for(server, user="tracker", password=PASSWORD))
+    for login in ({}, {"user": "tracker", "password": "wr0ng"}, {"token": "wr0ng"}):
+        said = await refusal(settings_for(server, **login))
+        assert said == f"NATS at {server.url}: nats: 'Authorization Violation'"
+
+
+async def test_user_and_password_in_the_url_log_in_and_are_never_said(server: NatsServer) -> None:
+    server.options = f"authorization {{ user: tracker, password: {PASSWORD} }}"
+    server.start()
+    address = f"127.0.0.1:{server.port}"
+    with capture_logs() as lines:
+        await consumes(settings_for(server, servers=f"nats://tracker:{PASSWORD}@{address}"))
+        said = await refusal(settings_for(server, servers=f"nats://tracker:wr0ng@{address}"))
+    assert said == f"NATS at {address}: nats: 'Authorization Violation'"
+    assert PASSWORD not in str(lines)
+    assert "wr0ng" not in str(lines)
+
+
+async def test_a_token_logs_in(server: NatsServer) -> None:
+    server.options = f"authorization {{ token: {PASSWORD} }}"
+    server.start()
+    await consumes(settings_for(server, token=PASSWORD))
+    assert "Authorization Violation" in await refusal(settings_for(server, token="wr0ng"))
+
+
+async def test_an_nkey_seed_logs_in(server: NatsServer, tmp_path: Path) -> None:
+    user, stranger = new_key(nkeys.PREFIX_BYTE_USER), new_key(nkeys.PREFIX_BYTE_USER)
+    server.options = f"authorization {{ users: [ {{ nkey: {public(user)} }} ] }}"
+    server.start()
+    seed, other_seed = tmp_path / "seed", tmp_path / "other_seed"
+    seed.write_bytes(user.seed + b"\n")
+    other_seed.write_bytes(stranger.seed)
+    await consumes(settings_for(server, nkey_seed_file=seed))
+    said = await refusal(settings_for(server, nkey_seed_file=other_seed))
+    assert said == f"NATS at {server.url}: nats: 'Authorization Violation'"
+
+
+async def test_the_credentials_of_an_operators_user_log_in(server: NatsServer, tmp_path: Path) -> None:
+    operator = Operator()
+    server.options = operator.options
+    server.start()
+    await consumes(settings_for(server, creds_file=operator.write_creds(tmp_path / "user.creds")))
+    stranger = Operator().write_creds(tmp_path / "stranger.creds")
+    said = await refusal(settings_for(server, creds_file=stranger))
+    assert said == f"NATS at {server.url}: nats: 'Authorization Violation'"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("setting", ["creds_file", "nkey_seed_file"])
+@pytest.mark.parametrize("text", ["SUAnotaseed\n", "-----BEGIN USER NKEY SEED-----\n{seed}\n---\n", ""])
+async def test_a_file_that_holds_no_login_is_refused_without_a_word_of_it(
+    server: NatsServer, tmp_path: Path, setting: str, text: str
+) -> None:
+    server.options = Operator().options
+    server.start()
+    file = tmp_path / "login"
+    file.write_text(text.format(seed=new_key(nkeys.PREFIX_BYTE_USER).seed.decode()))
+    with pytest.raises(TrackerError) as caught:
+        await connect(settings_for(server, **{setting: file}), lambda _: None, patient=False)
+    assert "SUA" not in str(caught.value)
+
+
+async def test_both_sides_show_certificates(server: NatsServer, certificates: Path) -> None:
+    server.options = tls_options(certificates)
+    server.start()
+    files = {"tls_ca_file": "ca.pem", "tls_cert_file": "client.pem", "tls_key_file": "client.pem"}
+    for scheme in ("nats", "tls"):
+        servers = f"{scheme}://127.0.0.1:{server.port}"
+        await consumes(
+            settings_for(server, servers=servers, **{key: certificates / name for key, name in files.items()})
+        )
+    assert server.url in await refusal(settings_for(server, tls_ca_file=certificates / "ca.pem"))
+
+
+async def test_a_server_that_another_authority_vouches_for_is_refused(
+    server: NatsServer, certificates: Path
+) -> None:
+    server.options = tls_options(certificates)
+    server.start()
+    trustme.CA().cert_pem.write_to_path(str(certificates / "other.pem"))
+    for settings in (settings_for(server, tls_ca_file=certificates / "other.pem"), settings_for(server)):
+        said = await refusal(settings)
+        assert said.startswith(f"NATS at {server.url}: ")
+        assert "certificate verify failed" in said
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("patient", [True, False])
+async def test_an_authority_file_that_holds_no_certificate_is_not_worth_waiting_for(
+    nats_server: NatsServer, tmp_path: Path, patient: bool
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate")
+    with pytest.raises(TrackerError):
+        await connect(settings_for(nats_server, tls_ca_file=file), lambda _: None, patient=patient)
+
+
+async def test_a_server_that_is_not_there_is_named(server: NatsServer) -> None:
+    server.start()
+    server.stop()
+    said = await refusal(settings_for(server))
+    assert said.startswith(f"NATS at {server.url}: ")
+    assert "Connect call failed" in said
+
+
+async def test_the_patient_wait_for_a_server_that_comes_later(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through several attempts, none of which counts as a connection that was lost."""
+    monkeypatch.setattr(connection, "ATTEMPT_SECONDS", 0.5)
+    server.start()
+    server.stop()
+    metrics.nats_connected.set(0)
+    lost: list[ConnectionLost] = []
+    with capture_logs() as lines:
+        connecting = asyncio.create_task(connect(settings_for(server), lost.append))
+        await until(lambda: sum("Connect call failed" in line.get("reason", "") for line in lines) >= 2)
+        server.start()
+        client = await connecting
+    assert client.is_connected
+    assert lost == []
+    assert metrics.nats_connected._value.get() == 1
+    await disconnect(client)
+    assert metrics.nats_connected._value.get() == 0
+
+
+async def test_the_patient_outlive_a_certificate_that_is_wrong_for_a_while(
+    server: NatsServer, certificates: Path
+) -> None:
+    server.options = tls_options(certificates)
+    right = (certificates / "server.pem").read_bytes()
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(certificates / "server.pem")
+    )
+    server.start()
+    files = {"tls_ca_file": "ca.pem", "tls_cert_file": "client.pem", "tls_key_file": "client.pem"}
+    settings = settings_for(server, **{key: certificates / name for key, name in files.items()})
+    lost: list[ConnectionLost] = []
+    connecting = asyncio.create_task(connect(settings, lost.append))
+    with capture_logs() as lines:
+        await until(lambda: any("verify failed" in line.get("reason", "") for line in lines))
+    server.stop()
+    (certificates / "server.pem").write_bytes(right)
+    server.start()
+    client = await asyncio.wait_for(connecting, 30)
+    assert client.is_connected
+    assert lost == []
+    await disconnect(client)
+
+
+async def test_expired_credentials_end_the_connection_for_good(server: NatsServer, tmp_path: Path) -> None:
+    """A client that closed itself must be told of: it would look alive and consume nothing."""
+    operator = Operator()
+    server.options = operator.options
+    server.start()
+    creds = operator.write_creds(tmp_path / "user.creds", expires_in=2)
+    lost: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
+    client = await connect(settings_for(server, creds_file=creds), lost.set_result)
+    assert str(await asyncio.wait_for(lost, 30)) == (
+        "the NATS client closed its connection: nats: user authentication expired"
+    )
+    await disconnect(client)

@@ -1,0 +1,612 @@
+"""The durable pull consumer against a real nats-server: all messages, in order, in bounds, after a fault."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+import nats
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
+from structlog.testing import capture_logs
+
+from tests.inbox import MIB, Inbox
+from tests.waiting import round_trip, until
+from tracker_daemon import metrics
+from tracker_daemon.config import NatsSettings, load
+from tracker_daemon.consumer import JetStreamConsumer, connect, disconnect, jetstream
+from tracker_daemon.embedded import NatsServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from nats.js import JetStreamContext
+
+
+def settings_for(server: NatsServer, **nats_settings: str) -> NatsSettings:
+    """Settings with a stream, a durable consumer and subjects that no other test has."""
+    name = uuid4().hex
+    given = {
+        "servers": server.url,
+        "stream": f"S{name}",
+        "durable": f"D{name}",
+        "decisions_subject": f"{name}.decisions",
+        "outcomes_subject": f"{name}.outcomes",
+        # The server reserves it.
+        "stream_max_bytes": "16MiB",
+        **nats_settings,
+    }
+    overrides = {f"nats.{key}": value for key, value in given.items()}
+    return load(overrides=overrides, environ={}).nats
+
+
+@contextlib.asynccontextmanager
+async def operating(server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    client = await nats.connect(server.url)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def js(nats_server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    """JetStream as operators and agents use it."""
+    async with operating(nats_server) as js:
+        yield js
+
+
+@pytest.fixture
+async def settings(nats_server: NatsServer, js: JetStreamContext) -> AsyncIterator[NatsSettings]:
+    settings = settings_for(nats_server)
+    yield settings
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        await js.delete_stream(settings.stream)
+
+
+def changed(settings: NatsSettings, **changes: Any) -> NatsSettings:
+    return settings.model_copy(update=changes)
+
+
+@contextlib.asynccontextmanager
+async def started(settings: NatsSettings, inbox: Inbox) -> AsyncIterator[JetStreamConsumer]:
+    """A consumer that has been started, attached or not."""
+    client = await connect(settings, lambda _: None)
+    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+        await disconnect(client)
+
+
+@contextlib.asynccontextmanager
+async def consuming(settings: NatsSettings, inbox: Inbox) -> AsyncIterator[JetStreamConsumer]:
+    """A consumer that is attached to its stream."""
+    async with started(settings, inbox) as consumer:
+        await until(lambda: consumer.attached)
+        yield consumer
+
+
+async def make_stream(js: JetStreamContext, settings: NatsSettings, **config: Any) -> None:
+    subjects = [settings.decisions_subject, settings.outcomes_subject]
+    given: dict[str, Any] = {"name": settings.stream, "subjects": subjects, "max_bytes": 16 * MIB} | config
+    await js.add_stream(StreamConfig(**given))
+
+
+async def make_consumer(js: JetStreamContext, settings: NatsSettings, **config: Any) -> None:
+    subjects = [settings.decisions_subject, settings.outcomes_subject]
+    given = {"durable_name": settings.durable, "filter_subjects": subjects, "ack_policy": AckPolicy.EXPLICIT}
+    await js.add_consumer(settings.stream, ConsumerConfig(**(given | config)))
+
+
+async def publish(js: JetStreamContext, settings: NatsSettings, *payloads: bytes) -> list[int]:
+    """Publish decisions and return their stream sequences."""
+    return [(await js.publish(settings.decisions_subject, payload)).seq for payload in payloads]
+
+
+def numbered(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+def value(metric: Any) -> float:
+    current: float = metric._value.get()
+    return current
+
+
+# What is made, and what is left alone.
+
+
+async def test_stream_and_consumer_are_made_with_exactly_the_configured_limits(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    settings = changed(settings, stream_max_age_seconds=3600, max_ack_pending=123)
+    async with consuming(settings, Inbox()):
+        stream = (await js.stream_info(settings.stream)).config
+        consumer = (await js.consumer_info(settings.stream, settings.durable)).config
+    subjects = [settings.decisions_subject, settings.outcomes_subject]
+    assert (stream.subjects, stream.storage, stream.retention) == (subjects, "file", "limits")
+    assert (stream.discard, stream.max_age, stream.max_bytes) == ("new", 3600, 16 * MIB)
+    assert (stream.num_replicas, stream.max_msgs, stream.max_msg_size) == (1, -1, -1)
+    assert (stream.duplicate_window, stream.no_ack) == (120, False)
+    assert (consumer.durable_name, consumer.filter_subjects) == (settings.durable, subjects)
+    assert (consumer.deliver_policy, consumer.deliver_subject) == ("all", None)
+    assert (consumer.ack_policy, consumer.ack_wait) == ("explicit", 60)
+    assert (consumer.max_deliver, consumer.max_ack_pending) == (-1, 123)
+
+
+async def test_a_full_stream_tells_the_publisher_and_keeps_what_it_has(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    async with consuming(changed(settings, stream_max_bytes=1000), Inbox()):
+        await publish(js, settings, b"first", b"x" * 600)
+        with pytest.raises(nats.js.errors.ServiceUnavailableError, match="maximum bytes exceeded"):
+            await publish(js, settings, b"x" * 600)
+        assert (await js.get_msg(settings.stream, 1)).data == b"first"
+
+
+async def test_an_operators_stream_and_consumer_are_never_changed(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings, max_age=60, discard="old", storage="memory", description="an operator's")
+    await make_consumer(js, settings, ack_wait=7, max_deliver=3, max_ack_pending=5, description="too")
+    stream = (await js.stream_info(settings.stream)).config
+    consumer = (await js.consumer_info(settings.stream, settings.durable)).config
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        await publish(js, settings, b"1")
+        await inbox.until(1)
+        assert (await js.stream_info(settings.stream)).config == stream
+        assert (await js.consumer_info(settings.stream, settings.durable)).config == consumer
+
+
+async def test_unmanaged_it_complains_until_the_operator_has_made_both(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    inbox = Inbox()
+    async with started(changed(settings, manage_stream=False), inbox) as consumer:
+        await until(lambda: consumer.trouble)
+        assert consumer.trouble == (
+            f"the stream {settings.stream} does not exist: create it, or set TRACKER_NATS_MANAGE_STREAM=true"
+        )
+        assert not consumer.attached
+        await make_stream(js, settings)
+        await until(lambda: consumer.trouble and "durable consumer" in consumer.trouble)
+        assert f"the durable consumer {settings.durable} of the stream" in (consumer.trouble or "")
+        await make_consumer(js, settings)
+        await publish(js, settings, b"1")
+        await inbox.until(1)
+        await until(lambda: consumer.trouble is None)
+
+
+async def test_a_push_consumer_is_refused_with_the_remedy(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await make_consumer(js, settings, deliver_subject=f"{settings.stream}.push")
+    async with started(settings, Inbox()) as consumer:
+        await until(lambda: consumer.trouble)
+        assert consumer.trouble == (
+            f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"
+        )
+        assert not consumer.attached
+
+
+async def test_a_stream_that_captures_the_subjects_already_is_named_as_the_obstacle(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    async with started(changed(settings, stream="T" + settings.stream), Inbox()) as consumer:
+        await until(lambda: consumer.trouble)
+        assert "subjects overlap with an existing stream" in (consumer.trouble or "")
+        assert "name it in TRACKER_NATS_STREAM" in (consumer.trouble or "")
+
+
+# What arrives.
+
+
+async def test_both_subjects_arrive_in_stream_order_as_they_were_stored(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    subjects = [settings.decisions_subject, settings.outcomes_subject]
+    received = [value(metrics.messages_received.labels(subject)) for subject in subjects]
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        for number in range(20):
+            headers = {"Trace": f"t{number}"} if number % 3 == 0 else None
+            await js.publish(subjects[number % 2], b"%d" % number, headers=headers)
+        await inbox.until(20)
+    assert inbox.payloads() == numbered(20)
+    assert inbox.sequences() == list(range(1, 21))
+    for number, message in enumerate(inbox.all):
+        assert (message.subject, message.stream) == (subjects[number % 2], settings.stream)
+        assert message.headers == ({"Trace": f"t{number}"} if number % 3 == 0 else None)
+        assert message.published_ns == await stored_at(js, settings.stream, number + 1)
+    assert [value(metrics.messages_received.labels(subject)) for subject in subjects] == [
+        before + 10 for before in received
+    ]
+
+
+async def stored_at(js: JetStreamContext, stream: str, sequence: int) -> int:
+    """The stream's own time of a message, in nanoseconds since 1970."""
+    request = msgspec.json.encode({"seq": sequence})
+    answer = await js._nc.request(f"$JS.API.STREAM.MSG.GET.{stream}", request)
+    whole, _, part = msgspec.json.decode(answer.data)["message"]["time"].removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(part.ljust(9, "0"))
+
+
+async def test_what_was_published_before_the_consumer_came_arrives_too(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(3))
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        await inbox.until(3)
+    assert inbox.payloads() == numbered(3)
+
+
+async def test_acknowledged_messages_never_come_again_and_the_others_do(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await make_consumer(js, settings, ack_wait=1)
+    redeliveries, gaps = value(metrics.redeliveries), value(metrics.stream_gap_messages)
+    inbox = Inbox()
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *numbered(4))
+        await inbox.until(4)
+        first, _, third, _ = inbox.take()
+        await consumer.ack([first, third])
+        await until(lambda: inbox.sequences().count(2) >= 3 and inbox.sequences().count(4) >= 3)
+        assert (inbox.sequences().count(1), inbox.sequences().count(3)) == (1, 1)
+        await consumer.ack(inbox.take())
+        await until(lambda: unacknowledged(js, settings, 0))
+        info = await js.consumer_info(settings.stream, settings.durable)
+        assert (info.ack_floor and info.ack_floor.stream_seq) == 4
+    assert value(metrics.redeliveries) - redeliveries == len(inbox.all) - 4
+    assert value(metrics.stream_gap_messages) == gaps
+
+
+async def unacknowledged(js: JetStreamContext, settings: NatsSettings, count: int) -> bool:
+    """Whether so many messages are delivered and not acknowledged."""
+    info = await js.consumer_info(settings.stream, settings.durable)
+    return bool(info.num_ack_pending == count)
+
+
+# Credit.
+
+
+async def out_of_credit(js: JetStreamContext, settings: NatsSettings) -> bool:
+    """Whether the server has no pull request left that it could answer."""
+    return bool((await js.consumer_info(settings.stream, settings.durable)).num_waiting == 0)
+
+
+async def test_no_more_comes_than_there_is_room_for_and_the_rest_after_room_was_made(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(35))
+    inbox = Inbox(rows=10)
+    async with consuming(settings, inbox) as consumer:
+        for arrived in (10, 16, 26):
+            await inbox.until(arrived)
+            await until(lambda: out_of_credit(js, settings))
+            assert (len(inbox.all), inbox.least[0]) == (arrived, 0)
+            await consumer.ack(inbox.take(6 if arrived == 10 else None))
+            await consumer.resume()
+        await inbox.until(35)
+    assert inbox.payloads() == numbered(35)
+
+
+async def test_a_little_room_is_not_asked_for(js: JetStreamContext, settings: NatsSettings) -> None:
+    """Below half of the bound a pull request would cost more than it brings."""
+    inbox = Inbox(rows=10)
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *numbered(11))
+        await inbox.until(10)
+        await until(lambda: out_of_credit(js, settings))
+        await consumer.ack(inbox.take(4))
+        await consumer.resume()
+        await round_trip(consumer._client)
+        assert await out_of_credit(js, settings)
+        await consumer.ack(inbox.take(1))
+        await consumer.resume()
+        await inbox.until(11)
+
+
+async def test_large_messages_stay_within_the_bound_of_bytes(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """Of sizes up to the server's limit, taken out at random: none lost, none beyond the bound."""
+    chance = random.Random(5)  # noqa: S311 - repeatable, not secret
+    sizes = [chance.choice((1, 1000, 300_000, MIB)) for _ in range(60)]
+    settings = changed(settings, stream_max_bytes=64 * MIB)
+    inbox = Inbox(rows=50, size=3 * MIB)
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *(b"x" * size for size in sizes))
+        while len(inbox.all) < len(sizes):
+            if inbox.room() == (50, 3 * MIB):
+                await inbox.until(len(inbox.all) + 1)
+            await consumer.ack(inbox.take(chance.choice((1, 3, None))))
+            await consumer.resume()
+    assert [len(payload) for payload in inbox.payloads()] == sizes
+    assert inbox.least[0] >= 0
+    assert inbox.least[1] >= 0
+
+
+# Gaps and lag.
+
+
+async def test_messages_that_vanished_before_delivery_are_counted(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """Deleted between others, and purged while the consumer waited for room."""
+    gaps = value(metrics.stream_gap_messages)
+    inbox = Inbox(rows=4)
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(10))
+    await js.delete_msg(settings.stream, 3)
+    await js.delete_msg(settings.stream, 4)
+    async with consuming(settings, inbox) as consumer:
+        await inbox.until(4)
+        assert inbox.sequences() == [1, 2, 5, 6]
+        assert value(metrics.stream_gap_messages) - gaps == 2
+        await js.purge_stream(settings.stream, seq=10)
+        await consumer.ack(inbox.take())
+        await consumer.resume()
+        await inbox.until(5)
+        assert value(metrics.stream_gap_messages) - gaps == 5
+
+
+async def test_messages_that_expired_while_nobody_consumed_are_counted(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    gaps = value(metrics.stream_gap_messages)
+    settings = changed(settings, stream_max_age_seconds=1)
+    inbox = Inbox()
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *numbered(2))
+        await inbox.until(2)
+        await consumer.ack(inbox.take())
+    await publish(js, settings, *numbered(3))
+    await until(lambda: empty(js, settings))
+    async with consuming(settings, inbox):
+        await publish(js, settings, b"last")
+        await inbox.until(3)
+    assert inbox.sequences() == [1, 2, 6]
+    assert value(metrics.stream_gap_messages) - gaps == 3
+
+
+async def empty(js: JetStreamContext, settings: NatsSettings) -> bool:
+    return (await js.stream_info(settings.stream)).state.messages == 0
+
+
+async def test_a_stream_that_begins_late_is_no_gap_for_a_new_consumer(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    gaps = value(metrics.stream_gap_messages)
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(5))
+    await js.purge_stream(settings.stream, seq=4)
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        await inbox.until(2)
+    assert inbox.sequences() == [4, 5]
+    assert value(metrics.stream_gap_messages) == gaps
+
+
+async def test_other_subjects_of_an_operators_stream_are_no_gaps(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    gaps = value(metrics.stream_gap_messages)
+    other = f"{settings.stream}.other"
+    await make_stream(js, settings, subjects=[settings.decisions_subject, settings.outcomes_subject, other])
+    await publish(js, settings, b"1")
+    await js.publish(other, b"2")
+    await publish(js, settings, b"3")
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        await inbox.until(2)
+    assert inbox.payloads() == [b"1", b"3"]
+    assert value(metrics.stream_gap_messages) == gaps
+
+
+async def test_the_lag_is_known_while_messages_flow_and_while_they_do_not(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(30))
+    inbox = Inbox(rows=10)
+    async with consuming(settings, inbox) as consumer:
+        await inbox.until(10)
+        await until(partial(lags_by, consumer, 20))
+        await consumer.ack(inbox.take())
+        await consumer.resume()
+        await inbox.until(20)
+        assert consumer.pending == 10
+        await publish(js, settings, *numbered(5))
+        await until(partial(lags_by, consumer, 15))
+        assert value(metrics.stream_pending) == 15
+
+
+def lags_by(consumer: JetStreamConsumer, count: int) -> bool:
+    return consumer.pending == count
+
+
+async def test_the_lag_falls_when_what_was_waiting_is_gone(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """Also with a pull request open, whose heartbeats say nothing about the lag."""
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(30))
+    inbox = Inbox(rows=10)
+    async with consuming(settings, inbox) as consumer:
+        await inbox.until(10)
+        await js.purge_stream(settings.stream)
+        await consumer.ack(inbox.take())
+        await consumer.resume()
+        await until(partial(lags_by, consumer, 0))
+
+
+# Faults.
+
+
+@pytest.fixture
+def _no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only what the server says by itself."""
+    monkeypatch.setattr(jetstream, "POLL_SECONDS", 1_000_000)
+
+
+@pytest.mark.usefixtures("_no_poll")
+async def test_a_deleted_consumer_is_made_again(js: JetStreamContext, settings: NatsSettings) -> None:
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        await publish(js, settings, b"before")
+        await inbox.until(1)
+        await js.delete_consumer(settings.stream, settings.durable)
+        await publish(js, settings, b"after")
+        await until(lambda: b"after" in inbox.payloads())
+
+
+async def test_a_consumer_that_is_deleted_while_there_is_no_room_is_made_again(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """Nobody tells a daemon that asks for nothing: it looks by itself."""
+    inbox = Inbox(rows=1)
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, b"before")
+        await inbox.until(1)
+        await js.delete_consumer(settings.stream, settings.durable)
+        await until(lambda: not consumer.attached)
+        await until(lambda: consumer.attached)
+        await publish(js, settings, b"after")
+        for arrived in (2, 3):
+            await consumer.ack(inbox.take())
+            await consumer.resume()
+            await inbox.until(arrived)
+    assert inbox.payloads() == [b"before", b"before", b"after"]
+
+
+@pytest.mark.usefixtures("_no_poll")
+async def test_a_deleted_stream_is_made_again(js: JetStreamContext, settings: NatsSettings) -> None:
+    inbox = Inbox()
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, b"before")
+        await inbox.until(1)
+        await js.delete_stream(settings.stream)
+        await until(lambda: not consumer.attached)
+        await until(lambda: consumer.attached)
+        await publish(js, settings, b"after")
+        await inbox.until(2)
+    assert (inbox.payloads(), inbox.sequences()) == ([b"before", b"after"], [1, 1])
+
+
+async def test_a_stream_that_an_operator_deletes_and_makes_again_is_consumed_again(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await make_consumer(js, settings)
+    inbox = Inbox()
+    async with consuming(changed(settings, manage_stream=False), inbox) as consumer:
+        await publish(js, settings, b"before")
+        await inbox.until(1)
+        await js.delete_stream(settings.stream)
+        await until(lambda: consumer.trouble and "does not exist" in consumer.trouble)
+        await make_stream(js, settings)
+        await make_consumer(js, settings)
+        await publish(js, settings, b"after")
+        await inbox.until(2)
+
+
+@pytest.mark.parametrize("end", [NatsServer.stop, NatsServer.kill])
+async def test_after_a_restart_of_the_server_it_consumes_again(
+    data_dir: Path, end: Callable[[NatsServer], None]
+) -> None:
+    """At once: not only when the silence of its old pull request is noticed."""
+    inbox = Inbox(rows=10)
+    with NatsServer(data_dir) as server, capture_logs() as lines:
+        settings = settings_for(server)
+        async with consuming(settings, inbox) as consumer:
+            async with operating(server) as js:
+                await publish(js, settings, *numbered(4))
+            await inbox.until(4)
+            end(server)
+            await until(lambda: not consumer.attached)
+            assert value(metrics.nats_connected) == 0
+            server.start()
+            async with operating(server) as js:
+                await publish(js, settings, *numbered(10, start=4))
+            await inbox.until(10)
+            assert value(metrics.nats_connected) == 1
+            await consumer.ack(inbox.take())
+            await consumer.resume()
+            # A crashed server may have forgotten the first deliveries, never a message.
+            await until(lambda: set(inbox.payloads()) == set(numbered(14)))
+    assert inbox.least[0] == 0
+    assert not [line for line in lines if "no heartbeat" in line["event"]]
+
+
+async def test_a_server_that_was_frozen_does_not_answer_two_requests_at_once(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still holds the request that was given up for lost; both together would exceed the room."""
+    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    inbox = Inbox(rows=10)
+    with NatsServer(data_dir) as server, capture_logs() as lines:
+        settings = settings_for(server)
+        async with consuming(settings, inbox) as consumer:
+            await until(lambda: consumer._pull)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: any("no heartbeat" in line["event"] for line in lines))
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            async with operating(server) as js:
+                await publish(js, settings, *numbered(30))
+                await until(lambda: out_of_credit(js, settings))
+            await round_trip(consumer._client)
+            assert inbox.payloads() == numbered(10)
+            await consumer.ack(inbox.take())
+            await consumer.resume()
+            await inbox.until(20)
+
+
+# The end.
+
+
+async def test_stop_hands_on_what_was_delivered_and_then_nothing_more(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(500))
+    inbox = Inbox(rows=5000)
+    async with consuming(settings, inbox) as consumer:
+        await inbox.until(1)
+        await consumer.stop()
+        handed_on = len(inbox.all)
+        assert await unacknowledged(js, settings, handed_on)
+        await publish(js, settings, *numbered(3))
+        await round_trip(consumer._client)
+        assert len(inbox.all) == handed_on
+        await consumer.ack(inbox.take())
+        await until(lambda: unacknowledged(js, settings, 0))
+    assert inbox.payloads() == numbered(handed_on)
+
+
+async def test_stop_ends_with_the_server_gone(data_dir: Path) -> None:
+    with NatsServer(data_dir) as server:
+        async with consuming(settings_for(server), Inbox()) as consumer:
+            server.kill()
+            await until(lambda: not consumer.attached)
+            await consumer.stop()
