@@ -110,7 +110,7 @@ class Daemon:
         self._client: Client | None = None
         self._consumer: Consumer | None = None
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        self._starting: str | None = "the database has not been looked at yet"
+        self._starting = "the database has not been looked at yet"
         self._progress_at = asyncio.get_running_loop().time()
 
     async def run(self, stop: Stop) -> int:
@@ -137,7 +137,7 @@ class Daemon:
     def obstacles(self) -> Obstacles:
         """What keeps the daemon from being ready, now."""
         if self._consumer is None:
-            return {"start": self._starting or "NATS has not been reached yet"}
+            return {"start": self._starting}
         found: Obstacles = {}
         for trouble in (self._poll.trouble, *(store.trouble for store in self._stores)):
             if trouble:
@@ -155,8 +155,9 @@ class Daemon:
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=RETRY_CAP_SECONDS),
             before_sleep=self._database_away,
         )(self._prepare_database)
-        self._starting = None
         settings = self._settings.nats
+        addresses = ", ".join(server.rpartition("@")[2] for server in settings.servers)
+        self._starting = f"NATS at {addresses} has not been reached yet"
         self._client = await connect(settings, self._fail)
         kind = JetStreamConsumer if settings.mode == "jetstream" else CoreConsumer
         consumer = kind(self._client, settings, self._receive, self._batches.room)
@@ -213,16 +214,17 @@ class Daemon:
     async def _drain(self, writing: asyncio.Task[None], stop: Stop) -> bool:
         """Stop consuming and write what is held until the deadline; return whether all of it was written."""
         log.info("draining", messages=self._batches.held())
+        finishing = asyncio.create_task(self._finish(writing))
         hurried = asyncio.create_task(stop.hurried.wait())
-        try:
-            async with asyncio.timeout(self._settings.shutdown.timeout_seconds):
-                if self._consumer is not None:
-                    await self._consumer.stop()
-                self._batches.close()
-                await asyncio.wait({writing, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            log.warning("the deadline for draining has passed")
-        await _ended(hurried)
+        await asyncio.wait(
+            {finishing, hurried},
+            timeout=self._settings.shutdown.timeout_seconds,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not finishing.done():
+            log.warning("not everything could be written in time")
+        for task in (hurried, finishing):
+            await _ended(task)
         try:
             await _ended(writing)
         finally:
@@ -231,6 +233,12 @@ class Daemon:
                 metrics.messages_settled.labels(delivery.message.subject, "released").inc()
             log.info("stopped", left_to_the_stream=len(left))
         return not left
+
+    async def _finish(self, writing: asyncio.Task[None]) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+        self._batches.close()
+        await asyncio.wait({writing})
 
     async def _close(self) -> None:
         if self._client is not None:

@@ -58,7 +58,8 @@ def translated() -> Iterator[None]:
 def _translate(error: asyncpg.PostgresError) -> Exception:
     state, message = error.sqlstate or "unknown", str(error)
     if state.startswith(_MISCONFIGURED):
-        return Misconfigured(f"PostgreSQL refuses ({state}): {message}")
+        remedy = "; create it, or change TRACKER_POSTGRES_DSN" if state == "3D000" else ""
+        return Misconfigured(f"PostgreSQL refuses ({state}): {message}{remedy}")
     if state.startswith(_RETRY):
         return Unavailable(f"PostgreSQL ({state}): {message}")
     line = re.search(r"^COPY \S+, line (\d+)", error.context or "", re.MULTILINE)

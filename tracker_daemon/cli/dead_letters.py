@@ -90,7 +90,10 @@ def list_(
 
 @app.command()
 def show(
-    letter_id: UUID, config_file: ConfigFile = None, settings: Set = None, as_json: Json = False
+    letter_id: Annotated[UUID, typer.Argument(metavar="ID", help="See dead-letters list.")],
+    config_file: ConfigFile = None,
+    settings: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Show one dead letter whole, its payload included."""
     row = _with(load(config_file, settings), lambda c: dead_letters.read_letter(c, letter_id))
@@ -109,7 +112,7 @@ def show(
 @app.command()
 def replay(
     letter_ids: Annotated[
-        list[UUID] | None, typer.Argument(help="Which ones; or see --all, --reason.")
+        list[UUID] | None, typer.Argument(metavar="[ID]...", help="Which ones; or see --all, --reason.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
     reason: Reason = None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote
 
 from tracker_daemon.embedded.folders import folder_errors, make_folder, write_private
-from tracker_daemon.embedded.processes import family, kill, shut_down
+from tracker_daemon.embedded.processes import family, kill, shut_down, uninterrupted
 from tracker_daemon.embedded.wheels import (
     closed_to_others,
     nats_program,
@@ -125,19 +125,19 @@ class _Server(ABC):
 
     def _serves(self) -> bool:
         """Run the server on `port` until it is ready; False when the port is taken."""
-        with self.log.open("ab") as log:
-            since = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - a wheel's program, and settings of the caller's
-                self._command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=_ENVIRONMENT,
-                start_new_session=True,  # a terminal's Ctrl-C must reach the daemon alone, which then drains
-                **self._identity(),
-            )
         try:
+            with self.log.open("ab") as log, uninterrupted():
+                since = log.tell()
+                self._process = subprocess.Popen(  # noqa: S603 - a wheel's program, the caller's settings
+                    self._command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                    env=_ENVIRONMENT,
+                    start_new_session=True,  # a terminal's Ctrl-C must reach the daemon alone, which drains
+                    **self._identity(),
+                )
             return self._becomes_ready(self._process, since)
         except BaseException:
             self.kill()
@@ -253,19 +253,26 @@ class PostgresServer(_Server):
         unfinished.rename(self._mark)
 
     def _run(self, command: list[str], statements: str = "") -> None:
-        with self.log.open("ab") as log:
-            since = log.tell()
-            code = subprocess.run(  # noqa: S603 - the wheel's programs
-                [self._programs / command[0], *command[1:]],
-                input=statements.encode(),
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                cwd=self.folder,
-                env=_ENVIRONMENT,
-                check=False,
-                **self._identity(),
-            ).returncode
-        if code != 0:
+        process = None
+        try:
+            with self.log.open("ab") as log, uninterrupted():
+                since = log.tell()
+                process = subprocess.Popen(  # noqa: S603 - the wheel's programs
+                    [self._programs / command[0], *command[1:]],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    cwd=self.folder,
+                    env=_ENVIRONMENT,
+                    **self._identity(),
+                )
+            process.communicate(statements.encode())
+        except BaseException:
+            if process is not None:
+                kill(process.pid)
+                process.wait()
+            raise
+        if code := process.returncode:
             raise self._failure(f"could not be set up, {command[0]} ended with exit code {code}", since)
 
     def _command(self) -> list[str]:

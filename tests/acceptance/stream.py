@@ -1,0 +1,133 @@
+"""A stream of a test's own on a shared server, and an agent that publishes to it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import nats
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from tests.acceptance.command import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from nats.aio.client import Client
+
+    from tracker_daemon.embedded import NatsServer
+
+WINDOW = 256
+MAX_BYTES = 256 << 20
+Payload = bytes | dict[str, Any]
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Stream:
+    """Stream, subjects and durable consumer of one test, none of which has to be there yet."""
+
+    def __init__(self, client: Client, server: NatsServer) -> None:
+        """Choose names that no other test has."""
+        mark = uuid.uuid4().hex
+        self.client = client
+        self.name, self.durable = f"T{mark}", f"D{mark}"
+        self.decisions, self.outcomes = f"{mark}.decisions", f"{mark}.outcomes"
+        self.settings = {
+            "TRACKER_NATS_SERVERS": server.url,
+            "TRACKER_NATS_STREAM": self.name,
+            "TRACKER_NATS_DURABLE": self.durable,
+            "TRACKER_NATS_DECISIONS_SUBJECT": self.decisions,
+            "TRACKER_NATS_OUTCOMES_SUBJECT": self.outcomes,
+            "TRACKER_NATS_STREAM_MAX_BYTES": str(MAX_BYTES),
+        }
+        self._js = client.jetstream(timeout=10)
+
+    async def make(self, *, durable: bool = True, ack_wait: float = 60) -> None:
+        """Make the stream as an operator would, and the `durable` too; `ack_wait` in seconds."""
+        await self._js.add_stream(
+            StreamConfig(
+                name=self.name,
+                subjects=[self.decisions, self.outcomes],
+                max_bytes=MAX_BYTES,
+                discard=DiscardPolicy.NEW,
+            )
+        )
+        if durable:
+            await self._js.add_consumer(
+                self.name,
+                ConsumerConfig(
+                    durable_name=self.durable,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    ack_wait=ack_wait,
+                    max_ack_pending=20_000,
+                ),
+            )
+
+    async def publish(self, *payloads: Payload, subject: str | None = None) -> list[int]:
+        """Publish in this order, decisions unless told otherwise; return each one's stream sequence."""
+        return await self.publish_all((subject or self.decisions, payload) for payload in payloads)
+
+    async def publish_all(self, messages: Iterable[tuple[str, Payload]]) -> list[int]:
+        """Publish subjects and payloads in this order and return each one's stream sequence."""
+        remaining, sequences = iter(messages), []
+        while window := list(itertools.islice(remaining, WINDOW)):
+            acks = await asyncio.gather(
+                *(self._js.publish(subject, encoded(payload)) for subject, payload in window)
+            )
+            sequences += [ack.seq for ack in acks]
+        return sequences
+
+    async def settled(self, messages: int) -> None:
+        """Wait until the stream holds so many messages and the durable has every one acknowledged."""
+
+        async def acknowledged() -> bool:
+            try:
+                consumer = await self._js.consumer_info(self.name, self.durable)
+                stream = await self._js.stream_info(self.name)
+            except NotFoundError:
+                return False
+            assert consumer.ack_floor is not None
+            return (
+                stream.state.messages == messages
+                and consumer.ack_floor.stream_seq == stream.state.last_seq
+                and not consumer.num_pending
+                and not consumer.num_ack_pending
+            )
+
+        await until(f"{messages} messages are acknowledged", acknowledged)
+
+    async def unacknowledged(self) -> int:
+        """Messages that the durable has not acknowledged: delivered or not."""
+        consumer = await self._js.consumer_info(self.name, self.durable)
+        return (consumer.num_pending or 0) + (consumer.num_ack_pending or 0)
+
+    async def remove(self) -> None:
+        """Delete the stream if it is there."""
+        try:
+            await self._js.delete_stream(self.name)
+        except NotFoundError:
+            return
+
+
+def encoded(payload: Payload) -> bytes:
+    """Encode an object as an agent would, its decimals as JSON numbers; leave bytes as they are."""
+    return payload if isinstance(payload, bytes) else _encoder.encode(payload)
+
+
+@asynccontextmanager
+async def stream_on(server: NatsServer) -> AsyncIterator[Stream]:
+    """Yield a stream of its own on a running server; it is deleted afterwards."""
+    # Patient: some tests take the server away for a while.
+    client = await nats.connect(server.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1)
+    stream = Stream(client, server)
+    try:
+        yield stream
+        await stream.remove()
+    finally:
+        await client.close()

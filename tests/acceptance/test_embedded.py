@@ -1,0 +1,167 @@
+"""`run --embedded` and `demo`: servers that come along, and go again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import nats
+import orjson
+import pytest
+
+from tests.acceptance.command import PATIENCE_SECONDS, SCRIPT, tracker, until
+from tests.factory import decision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.acceptance.command import Daemon
+    from tests.acceptance.conftest import Run
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Process ids of all that work in this folder: servers do, and so do their children."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append(int(process.name))
+    return found
+
+
+@pytest.fixture
+def folder(data_dir: Path) -> Iterator[Path]:
+    """Yield a data folder; servers that a failed test leaves there are killed."""
+    yield data_dir
+    for pid in processes_in(data_dir):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def addresses(daemon: Daemon) -> dict[str, Any]:
+    """Where the servers of a daemon listen, as it says in its log."""
+    return await daemon.said("embedded servers")
+
+
+async def publish(daemon: Daemon, **fields: Any) -> None:
+    """Publish a decision to the embedded server's stream."""
+    client = await nats.connect((await addresses(daemon))["nats.servers"], allow_reconnect=False)
+    await client.jetstream().publish("llm.decisions", orjson.dumps(decision(**fields)))
+    await client.close()
+
+
+async def symbols(daemon: Daemon) -> list[str]:
+    """The symbols of all decisions in the embedded database."""
+    sql = await asyncpg.connect((await addresses(daemon))["postgres.dsn"])
+    rows = await sql.fetch("SELECT symbol FROM llm_decisions ORDER BY created_at")
+    await sql.close()
+    return [row["symbol"] for row in rows]
+
+
+async def test_embedded_servers_come_and_go_with_the_daemon_and_keep_their_data(
+    run: Run, basics: dict[str, str], folder: Path
+) -> None:
+    settings = {**basics, "TRACKER_NATS_STREAM_MAX_BYTES": "256MiB"}
+    first = await (await run(settings, "--embedded", "--data-dir", folder)).ready()
+    await publish(first, symbol="FIRST")
+
+    async def stored() -> bool:
+        return await symbols(first) == ["FIRST"]
+
+    await until("the decision is stored", stored)
+    assert processes_in(folder)
+    before = await addresses(first)
+    assert await first.stop() == 0
+    assert processes_in(folder) == []
+
+    second = await (await run(settings, "--embedded", "--data-dir", folder)).ready()
+    await publish(second, symbol="SECOND")
+
+    async def both_stored() -> bool:
+        return await symbols(second) == ["FIRST", "SECOND"]
+
+    await until("both decisions are there", both_stored)
+    after = await addresses(second)
+    assert [after[name] for name in ("nats.servers", "postgres.dsn", "folder")] == [
+        before[name] for name in ("nats.servers", "postgres.dsn", "folder")
+    ]
+    assert await second.stop(signal.SIGINT) == 0
+    assert processes_in(folder) == []
+
+
+async def test_a_second_run_in_the_same_folder_is_refused(
+    run: Run, basics: dict[str, str], folder: Path
+) -> None:
+    first = await (await run(basics, "--embedded", "--data-dir", folder)).ready()
+    second = await tracker("run", "--embedded", "--data-dir", folder, settings=basics)
+    assert second.code == 1
+    [sentence] = second.err.splitlines()
+    assert sentence.startswith(f"tracker-daemon: data folder {folder} is in use by process")
+    assert await first.stop() == 0
+
+
+async def test_a_second_sigterm_does_not_leave_servers_behind(
+    run: Run, basics: dict[str, str], folder: Path
+) -> None:
+    """The daemon has drained and its servers are being stopped when somebody loses patience."""
+    daemon = await (await run(basics, "--embedded", "--data-dir", folder)).ready()
+    daemon.send(signal.SIGTERM)
+    await daemon.said("stopped")
+    assert await daemon.stop() == 0
+    assert processes_in(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_servers_start_ends_them(
+    number: signal.Signals, run: Run, basics: dict[str, str], folder: Path
+) -> None:
+    daemon = await run(basics, "--embedded", "--data-dir", folder)
+
+    async def one_started() -> bool:
+        return bool(processes_in(folder))
+
+    await until("a server has been started", one_started)
+    assert await daemon.stop(number) == 0
+    assert processes_in(folder) == []
+    assert "Traceback" not in daemon.output()
+
+
+async def test_the_demo_replays_prints_its_tables_and_leaves_no_process(folder: Path) -> None:
+    ended = await tracker("demo", "--limit", "200", "--rate", "5000", "--data-dir", folder, settings={})
+    assert (ended.code, ended.err) == (0, "")
+    records, _, letters = ended.out.partition("Malformed on purpose: dead letters")
+    for agent in ("trend", "reversion"):
+        assert agent in records
+    for reason in ("invalid_json", "missing_field", "invalid_field"):
+        assert reason in letters
+    assert processes_in(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, folder: Path) -> None:
+    demo = await asyncio.create_subprocess_exec(
+        *(SCRIPT, "demo", "--data-dir", folder),
+        env={"COLUMNS": "240"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        assert demo.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "Replaying" not in (line := (await demo.stdout.readline()).decode()):
+                assert line, "the demo has ended before it began to replay"
+            demo.send_signal(number)
+            said = (await demo.stdout.read()).decode()
+            assert await demo.wait() == 0
+    finally:
+        if demo.returncode is None:
+            demo.kill()
+            await demo.wait()
+    assert said.endswith("Stopped.\n")
+    assert "Traceback" not in said
+    assert processes_in(folder) == []
