@@ -15,7 +15,7 @@ from tracker_daemon.batch import BatchWriter, Trigger
 from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
-from tracker_daemon.messages import Contract, Delivery, Message, Result, decode
+from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.store import Poll, Store
 
@@ -58,7 +58,8 @@ def contract_of(settings: Settings) -> Contract:
 
 def _declare_series(settings: Settings) -> None:
     """Begin every series of a closed set at 0, so that a rate sees its first event."""
-    for subject in (settings.nats.decisions_subject, settings.nats.outcomes_subject):
+    metrics.known_subjects.update((settings.nats.decisions_subject, settings.nats.outcomes_subject))
+    for subject in metrics.known_subjects:
         metrics.messages_received.labels(subject)
         for result in get_args(Result):
             metrics.messages_settled.labels(subject, result)
@@ -104,6 +105,7 @@ class Daemon:
         self._settings = settings
         dsn, cache = settings.postgres.dsn.get_secret_value(), settings.postgres.statement_cache
         self._stores = [Store(dsn, statement_cache=cache) for _ in range(settings.postgres.writers)]
+        metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
         self._contract = contract_of(settings)
@@ -125,9 +127,9 @@ class Daemon:
             ends: set[asyncio.Future[Any]] = {asked, writing, polling, self._failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             failure = self._failed.result() if self._failed.done() else None
-            for task in (asked, polling):
-                await _ended(task)
+            await _ended(asked)
             drained = await self._drain(writing, stop)
+            await _ended(polling)
         finally:
             await self._close()
         if failure is not None:
@@ -160,7 +162,7 @@ class Daemon:
         self._starting = f"NATS at {addresses} has not been reached yet"
         self._client = await connect(settings, self._fail)
         kind = JetStreamConsumer if settings.mode == "jetstream" else CoreConsumer
-        consumer = kind(self._client, settings, self._receive, self._batches.room)
+        consumer = kind(self._client, settings, self._receive, self._batches.room, self._fail)
         await consumer.start()
         self._consumer = consumer
 
@@ -184,26 +186,26 @@ class Daemon:
         try:
             record = decode(message, self._contract)
         except InvalidPayload as error:
-            record = error.with_traceback(None)  # which would hold the frames, and with them the payload
+            # Tracebacks would hold frames, and with them the payload, for as long as the message is held.
+            record = error.with_traceback(None)
+            record.__context__ = None
             log.warning(
                 "invalid payload",
                 subject=message.subject,
                 stream_sequence=message.sequence,
                 reason=error.reason,
-                field=error.field,
+                field=contract_field(error),
             )
-        except Exception as error:
-            self._fail(error)
-            raise
         if not self._batches.held():
             self._progress_at = asyncio.get_running_loop().time()
         self._batches.add(Delivery(message, record, reply))
 
     async def _settle(self, batch: Sequence[Delivery], results: Sequence[Result]) -> None:
         """Acknowledge what is committed, and let the consumer ask for more."""
-        self._progress_at = asyncio.get_running_loop().time()
+        if any(result != "released" for result in results):
+            self._progress_at = asyncio.get_running_loop().time()
         for delivery, result in zip(batch, results, strict=True):
-            metrics.messages_settled.labels(delivery.message.subject, result).inc()
+            metrics.messages_settled.labels(metrics.subject_label(delivery.message.subject), result).inc()
         if self._consumer is not None:
             committed = zip(batch, results, strict=True)
             await self._consumer.ack(
@@ -230,7 +232,8 @@ class Daemon:
         finally:
             left = self._batches.unsettled()
             for delivery in left:
-                metrics.messages_settled.labels(delivery.message.subject, "released").inc()
+                subject = metrics.subject_label(delivery.message.subject)
+                metrics.messages_settled.labels(subject, "released").inc()
             log.info("stopped", left_to_the_stream=len(left))
         return not left
 

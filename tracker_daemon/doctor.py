@@ -59,8 +59,8 @@ async def _bounded(part: str, findings: AsyncIterator[Finding]) -> AsyncIterator
         async with asyncio.timeout(TIMEOUT_SECONDS):
             async for finding in findings:
                 yield finding
-    except TrackerError as error:
-        yield Finding(part, ok=False, seen=str(error))
+    except (TrackerError, nats.errors.Error) as error:
+        yield Finding(part, ok=False, seen=str(error) or type(error).__name__)
     except TimeoutError:
         yield Finding(part, ok=False, seen=f"no answer within {TIMEOUT_SECONDS} s")
 

@@ -17,6 +17,15 @@ PlatformCollector(registry=registry)
 GCCollector(registry=registry)
 
 
+known_subjects: Final[set[str]] = set()
+"""The subjects that may be labels: those of the settings."""
+
+
+def subject_label(subject: str) -> str:
+    """The subject as a label; whatever else a foreign consumer delivers is `other`."""
+    return subject if subject in known_subjects else "other"
+
+
 def _counter(name: str, text: str, *labels: str) -> Counter:
     return Counter(f"tracker_{name}", text, labels, registry=registry)
 
@@ -54,7 +63,7 @@ batch_rows = _histogram(
 )
 publish_to_commit_seconds = _histogram(
     "publish_to_commit_seconds",
-    "Age of a batch's oldest message at its commit, by the clocks of stream and daemon",
+    "Age of a message at its commit, by the clocks of stream and daemon",
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
 buffered_rows = _gauge("buffered_rows", "Messages held in memory")

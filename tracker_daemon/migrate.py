@@ -80,8 +80,11 @@ async def check_schema(dsn: str, dimensions: int) -> None:
 async def _lock(connection: Connection) -> None:
     """Take the lock that the end of the connection gives back."""
     # Polled: CREATE INDEX CONCURRENTLY deadlocks with a session that waits inside pg_advisory_lock.
+    waiting = False
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
-        log.info("another process migrates this database, waiting")
+        if not waiting:
+            log.info("another process migrates this database, waiting")
+        waiting = True
         await asyncio.sleep(LOCK_POLL_SECONDS)
 
 

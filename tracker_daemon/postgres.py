@@ -31,17 +31,18 @@ class Rejected(TrackerError):
     """The database refuses the data of a statement; the message may quote the data.
 
     `position` is the index of the row in its COPY, where the server names it. `known`: this SQLSTATE blames
-    the data for certain.
+    the data for certain. `safely` says what happened without a word of the data, for logs.
     """
 
     def __init__(
-        self, sqlstate: str, message: str, position: int | None = None, *, known: bool = True
+        self, sqlstate: str, message: str, position: int | None = None, *, known: bool = True, where: str = ""
     ) -> None:
-        """Keep what isolation needs to find the row."""
+        """Keep what isolation needs to find the row; `where` names table and constraint."""
         super().__init__(f"{sqlstate}: {message}")
         self.sqlstate = sqlstate
         self.position = position
         self.known = known
+        self.safely = f"SQLSTATE {sqlstate}{where}"
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def translated() -> Iterator[None]:
 
 
 def _translate(error: asyncpg.PostgresError) -> Exception:
-    state, message = error.sqlstate or "unknown", str(error)
+    # Not str(error), to which asyncpg appends the server's DETAIL, and that quotes rows.
+    state, message = error.sqlstate or "unknown", str(error.args[0] if error.args else type(error).__name__)
     if state.startswith(_MISCONFIGURED):
         remedy = "; create it, or change TRACKER_POSTGRES_DSN" if state == "3D000" else ""
         return Misconfigured(f"PostgreSQL refuses ({state}): {message}{remedy}")
@@ -64,7 +66,9 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
         return Unavailable(f"PostgreSQL ({state}): {message}")
     line = re.search(r"^COPY \S+, line (\d+)", error.context or "", re.MULTILINE)
     known = state.startswith(("22", "54", "23502", "23503", "23514"))
-    return Rejected(state, message, int(line[1]) - 1 if line else None, known=known)
+    names = [name for name in (error.table_name, error.constraint_name) if name]
+    where = f" on {', '.join(names)}" if names else ""
+    return Rejected(state, message, int(line[1]) - 1 if line else None, known=known, where=where)
 
 
 async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:

@@ -38,7 +38,8 @@ async def consumes(settings: NatsSettings) -> None:
     """Prove that a login may do all that the daemon does: make the stream, take a message, acknowledge."""
     inbox = Inbox()
     client = await connect(settings, lambda _: None, patient=False)
-    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room)
+    defects: list[Exception] = []
+    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room, defects.append)
     try:
         await consumer.start()
         await until(lambda: consumer.attached)

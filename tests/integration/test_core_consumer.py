@@ -48,7 +48,8 @@ async def agent(nats_server: NatsServer) -> AsyncIterator[Client]:
 @contextlib.asynccontextmanager
 async def consuming(settings: NatsSettings, inbox: Inbox) -> AsyncIterator[CoreConsumer]:
     client = await connect(settings, lambda _: None)
-    consumer = CoreConsumer(client, settings, inbox.receive, inbox.room)
+    defects: list[Exception] = []
+    consumer = CoreConsumer(client, settings, inbox.receive, inbox.room, defects.append)
     await consumer.start()
     await round_trip(client)
     try:
@@ -104,6 +105,7 @@ async def test_nothing_is_ever_sent_to_the_publishers_reply_subject(
 async def test_what_the_buffer_cannot_hold_is_counted_to_the_last_message(
     agent: Client, settings: NatsSettings
 ) -> None:
+    metrics.known_subjects.add(settings.decisions_subject)
     received = metrics.messages_received.labels(settings.decisions_subject)
     dropped = metrics.slow_consumer_drops._value.get()
     inbox = Inbox(size=40_000)

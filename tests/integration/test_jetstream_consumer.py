@@ -80,7 +80,8 @@ def changed(settings: NatsSettings, **changes: Any) -> NatsSettings:
 async def started(settings: NatsSettings, inbox: Inbox) -> AsyncIterator[JetStreamConsumer]:
     """A consumer that has been started, attached or not."""
     client = await connect(settings, lambda _: None)
-    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room)
+    defects: list[Exception] = []
+    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room, defects.append)
     await consumer.start()
     try:
         yield consumer
@@ -218,6 +219,7 @@ async def test_both_subjects_arrive_in_stream_order_as_they_were_stored(
     js: JetStreamContext, settings: NatsSettings
 ) -> None:
     subjects = [settings.decisions_subject, settings.outcomes_subject]
+    metrics.known_subjects.update(subjects)
     received = [value(metrics.messages_received.labels(subject)) for subject in subjects]
     inbox = Inbox()
     async with consuming(settings, inbox):
@@ -610,3 +612,38 @@ async def test_stop_ends_with_the_server_gone(data_dir: Path) -> None:
             server.kill()
             await until(lambda: not consumer.attached)
             await consumer.stop()
+
+
+async def test_a_defect_of_the_watch_is_told(settings: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its watch a consumer would look alive and never pull again."""
+    client = await connect(settings, lambda _: None, patient=False)
+    defects: list[Exception] = []
+    inbox = Inbox()
+    consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room, defects.append)
+
+    async def broken() -> None:
+        raise KeyError("num_pending")
+
+    monkeypatch.setattr(consumer, "_check", broken)
+    await consumer.start()
+    await until(lambda: defects)
+    assert isinstance(defects[0], KeyError)
+    await consumer.stop()
+    await disconnect(client)
+
+
+@pytest.mark.parametrize("flaw", [{"filter_subjects": ["decisions"]}, {"headers_only": True}])
+async def test_a_consumer_that_would_not_deliver_everything_is_refused(
+    js: JetStreamContext, settings: NatsSettings, flaw: dict[str, Any]
+) -> None:
+    await make_stream(js, settings)
+    if "filter_subjects" in flaw:
+        flaw = {"filter_subjects": [settings.decisions_subject]}
+    await js.add_consumer(
+        settings.stream, ConsumerConfig(durable_name=settings.durable, ack_policy=AckPolicy.EXPLICIT, **flaw)
+    )
+    inbox = Inbox()
+    async with started(settings, inbox) as consumer:
+        await until(lambda: consumer.trouble)
+        assert settings.durable in str(consumer.trouble)
+        assert not consumer.attached

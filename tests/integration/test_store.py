@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from tests.factory import decision, deliver, delivery, message, outcome
-from tests.waiting import until_metric
-from tracker_daemon.store import Store
+from tests.waiting import until, until_metric
+from tracker_daemon.store import Poll, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -251,10 +252,10 @@ async def test_when_dead_letters_may_not_be_written_at_all_the_good_rows_commit(
 async def test_a_missing_column_pauses_and_resumes_unaided(store: Store, sql: asyncpg.Connection) -> None:
     await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN variant TO gone")
     writing = asyncio.create_task(store.write(deliver(decision())))
-    await until_metric("tracker_paused", 1)
+    await until(lambda: store.paused)
     await sql.execute("ALTER TABLE llm_decisions RENAME COLUMN gone TO variant")
     assert await writing == ["stored"]
-    await until_metric("tracker_paused", 0)
+    assert not store.paused
     assert await sql.fetchval("SELECT count(*) FROM llm_dead_letters") == 0
 
 
@@ -285,3 +286,63 @@ async def _tables(sql: asyncpg.Connection) -> list[list[Any]]:
         await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
         for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters")
     ]
+
+
+async def test_a_projection_that_is_refused_takes_nothing_down(
+    store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator's own rule on the projected columns, broken by one of three outcomes."""
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (pnl < 1000)")
+    ids = [uuid4() for _ in range(3)]
+    batch = deliver(
+        *(decision(id=str(id_), prompt="a secret prompt") for id_ in ids),
+        *(outcome(id_, pnl=pnl) for id_, pnl in zip(ids, (1, 5000, 2), strict=True)),
+    )
+    assert await store.write(batch) == ["stored"] * 6
+    projected = await sql.fetch("SELECT pnl FROM llm_decisions ORDER BY pnl")
+    assert [row["pnl"] for row in projected] == [1, 2, None]
+    assert await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 3
+    printed = "".join(capsys.readouterr())
+    assert "an outcome cannot be projected" in printed
+    assert "a secret prompt" not in printed
+
+
+async def test_what_pauses_writing_quotes_no_row(
+    store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown SQLSTATE, whose DETAIL quotes the row, pauses until the operator takes the cause back."""
+    await sql.execute("CREATE UNIQUE INDEX mine ON llm_decisions (prompt)")
+    first, second = deliver(decision(prompt="a secret prompt"), decision(prompt="a secret prompt"))
+    assert await store.write([first]) == ["stored"]
+    writing = asyncio.create_task(store.write([second]))
+    await until(lambda: store.paused)
+    assert store.trouble is not None
+    assert "23505 on llm_decisions, mine" in store.trouble
+    await sql.execute("DROP INDEX mine")
+    assert await writing == ["stored"]
+    assert (store.trouble, store.paused) == (None, False)
+    assert "a secret prompt" not in "".join(capsys.readouterr())
+
+
+async def test_dead_letters_that_cannot_be_stored_are_a_trouble_until_they_can(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_dead_letters RENAME TO gone")
+    assert await store.write(deliver(b"bad")) == ["released"]
+    assert store.trouble is not None
+    assert "dead letters cannot be stored" in store.trouble
+    await sql.execute("ALTER TABLE gone RENAME TO llm_dead_letters")
+    assert await store.write(deliver(b"bad")) == ["dead_letter"]
+    assert store.trouble is None
+
+
+async def test_a_count_that_fails_is_no_outage(dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("ALTER TABLE llm_outcomes RENAME TO gone")
+    poll = Poll(dsn)
+    with capture_logs() as lines:
+        polling = asyncio.create_task(poll.run())
+        await until(lambda: any("cannot count" in line["event"] for line in lines))
+        await until_metric("tracker_postgres_up", 1)
+    assert poll.trouble is None
+    polling.cancel()
+    await asyncio.wait({polling})

@@ -30,6 +30,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 ATTEMPT_SECONDS: Final = 10
 FLUSH_TIMEOUT_SECONDS: Final = 2
 FINISH_SECONDS: Final = 5
+MAX_RESETS: Final = 5
 
 
 async def connect(
@@ -44,6 +45,7 @@ async def connect(
         options = _credentials(settings)
     except OSError as error:
         raise SettingsError([f"TRACKER_NATS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"]) from error
+    resets = 0
     while True:
         client = Client()
         reporter = _Reporter(client, settings, on_lost)
@@ -53,7 +55,9 @@ async def connect(
                 await _connect(client, reporter, settings, options, patient=patient)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await disconnect(client)
-            if not patient:
+            # A server that refuses a login says so and closes; which of the two arrives first is chance.
+            resets += isinstance(error, ConnectionResetError)
+            if not patient and not 0 < resets < MAX_RESETS:
                 reason = reporter.reason or str(error) or type(error).__name__
                 raise Unavailable(f"NATS at {reporter.servers}: {reason}") from error
         else:

@@ -33,12 +33,17 @@ class CoreConsumer:
         settings: NatsSettings,
         receive: Callable[[Message, str | None], None],
         room: Callable[[], tuple[int, int]],
+        fail: Callable[[Exception], None],
     ) -> None:
-        """`receive` is given each message; `room`: messages and bytes that may come."""
+        """`receive` is given each message; `room`: messages and bytes that may come.
+
+        `fail` is told of a defect, after which nothing would be consumed any more.
+        """
         self._client = client
         self._settings = settings
         self._receive = receive
         self._room = room
+        self._fail = fail
         self._queue_bytes = room()[1] // 2
         self._subscriptions: list[Subscription] = []
         self._freed = asyncio.Event()
@@ -89,7 +94,7 @@ class CoreConsumer:
         if self._stopped:
             metrics.slow_consumer_drops.inc()
             return
-        metrics.messages_received.labels(msg.subject).inc()
+        metrics.messages_received.labels(metrics.subject_label(msg.subject)).inc()
         message = Message(
             msg.subject,
             msg.data,
@@ -98,7 +103,11 @@ class CoreConsumer:
             published_ns=time.time_ns(),
             headers=msg.headers,
         )
-        self._receive(message, None)
+        try:
+            self._receive(message, None)
+        except Exception as error:
+            self._fail(error)
+            raise
 
     def _full(self) -> bool:
         rows, size = self._room()

@@ -63,13 +63,18 @@ class JetStreamConsumer:
         settings: NatsSettings,
         receive: Callable[[Message, str | None], None],
         room: Callable[[], tuple[int, int]],
+        fail: Callable[[Exception], None],
     ) -> None:
-        """`receive` is given each message and its reply subject; `room`: messages and bytes that may come."""
+        """`receive` is given each message and its reply subject; `room`: messages and bytes that may come.
+
+        `fail` is told of a defect, after which nothing would be consumed any more.
+        """
         self._client = client
         self._js = client.jetstream()
         self._settings = settings
         self._receive = receive
         self._room = room
+        self._fail = fail
         self._capacity = room()
         self._inbox = ""
         self._subscription: Subscription | None = None
@@ -151,6 +156,13 @@ class JetStreamConsumer:
             await finish(self._client, [self._subscription])
 
     async def _on_message(self, msg: Msg) -> None:
+        try:
+            await self._take(msg)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _take(self, msg: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if msg.subject.startswith(self._inbox):
             await self._on_status(msg)
@@ -158,7 +170,7 @@ class JetStreamConsumer:
         self._delivered_at = self._heard_at
         self._refused = None
         position = parse_reply(msg.reply)
-        metrics.messages_received.labels(msg.subject).inc()
+        metrics.messages_received.labels(metrics.subject_label(msg.subject)).inc()
         if position.delivered > 1:
             metrics.redeliveries.inc()
         metrics.stream_gap_messages.inc(self._gaps.skipped(position))
@@ -213,6 +225,9 @@ class JetStreamConsumer:
                 self._complaint = None
             except (Misconfigured, nats.errors.Error, TimeoutError, OSError) as error:
                 self._complain(str(error) or type(error).__name__)
+            except Exception as error:
+                self._fail(error)
+                raise
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _check(self) -> None:

@@ -71,9 +71,17 @@ async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamI
 
 def missing_subjects(info: StreamInfo, settings: NatsSettings) -> str:
     """Which of the two subjects the stream does not capture, in words; empty: none."""
-    captured = info.config.subjects or []
+    return _not_under(info.config.subjects or [], settings)
+
+
+def _unfiltered(config: ConsumerConfig, settings: NatsSettings) -> str:
+    filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [">"])
+    return _not_under(filters, settings)
+
+
+def _not_under(patterns: list[str], settings: NatsSettings) -> str:
     wanted = (settings.decisions_subject, settings.outcomes_subject)
-    return " and ".join(subject for subject in wanted if not any(_matches(p, subject) for p in captured))
+    return " and ".join(subject for subject in wanted if not any(_matches(p, subject) for p in patterns))
 
 
 def _matches(pattern: str, subject: str) -> bool:
@@ -109,6 +117,13 @@ async def ensure_consumer(js: JetStreamContext, settings: NatsSettings) -> Consu
         log.info("durable consumer made", stream=settings.stream, durable=settings.durable)
     for risk in consumer_risks(info.config):
         log.warning("the durable consumer is not safe", durable=settings.durable, risk=risk)
+    if missing := _unfiltered(info.config, settings):
+        raise Misconfigured(
+            f"the durable consumer {settings.durable} does not deliver {missing}: add it to its filter, "
+            "or name another consumer in TRACKER_NATS_DURABLE"
+        )
+    if info.config.headers_only:
+        raise Misconfigured(f"the durable consumer {settings.durable} delivers headers only: turn that off")
     if info.config.deliver_subject:
         raise Misconfigured(
             f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"

@@ -4,7 +4,7 @@ Pure: it knows neither NATS nor SQL. What it accepts is written down for everyon
 `schemas/decision.schema.json` and `schemas/outcome.schema.json`; tests hold the two together.
 """
 
-from tracker_daemon.messages.decode import decode
+from tracker_daemon.messages.decode import contract_field, decode
 from tracker_daemon.messages.records import (
     Contract,
     DeadLetter,
@@ -26,6 +26,7 @@ __all__ = [
     "Outcome",
     "Record",
     "Result",
+    "contract_field",
     "dead_letter",
     "decode",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,6 +103,12 @@ _DECISION_KEYS = frozenset(DecisionFields.__struct_fields__)
 _OUTCOME_KEYS = frozenset(OutcomeFields.__struct_fields__)
 _decision_decoder = msgspec.json.Decoder(DecisionFields, float_hook=exact)
 _outcome_decoder = msgspec.json.Decoder(OutcomeFields, float_hook=exact)
+
+
+def contract_field(error: InvalidPayload) -> str | None:
+    """The contract's own field that an error is about, fit for a log: a path holds the payload's words."""
+    name = re.split(r"[.\[]", error.field or "", maxsplit=1)[0]
+    return name if name in _DECISION_KEYS | _OUTCOME_KEYS else None
 
 
 def _decision(message: Message, contract: Contract) -> Decision:

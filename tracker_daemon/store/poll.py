@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import structlog
+
 from tracker_daemon import metrics
-from tracker_daemon.errors import Unavailable
+from tracker_daemon.errors import TrackerError
 from tracker_daemon.postgres import Connection, close, connect, translated
 from tracker_daemon.store.tables import OUTCOMES_WAITING
+
+log = structlog.get_logger(__name__)
 
 PING_SECONDS: Final = 5
 COUNT_SECONDS: Final = 15
@@ -33,31 +37,43 @@ class Poll:
         try:
             while True:
                 try:
-                    await self._look()
+                    connection = await self._ping()
                     self.trouble = None
-                    metrics.postgres_up.set(1)
-                except Unavailable as error:
+                except TrackerError as error:
                     self.trouble = str(error)
-                    metrics.postgres_up.set(0)
                     await self._close()
+                else:
+                    await self._count(connection)
+                metrics.postgres_up.set(self.trouble is None)
                 await asyncio.sleep(PING_SECONDS)
         finally:
             await self._close()
 
-    async def _look(self) -> None:
+    async def _ping(self) -> Connection:
         if self._connection is None:
             self._connection = await connect(self._dsn, statement_cache=self._statement_cache)
-        clock = asyncio.get_running_loop().time
         with translated():
             await self._connection.execute("SELECT 1", timeout=PING_SECONDS)
-            began = clock()
-            if began < self._count_at:
-                return
-            row = await self._connection.fetchrow(OUTCOMES_WAITING)
-        self._count_at = clock() + max(COUNT_SECONDS, (clock() - began) / MAX_SHARE)
-        if row is not None:
-            metrics.outcomes_waiting.set(row["waiting"])
-            metrics.outcomes_waiting_oldest_seconds.set(row["oldest_seconds"])
+        return self._connection
+
+    async def _count(self, connection: Connection) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began < self._count_at:
+            return
+        try:
+            with translated():
+                async with connection.transaction():
+                    row = await connection.fetchrow(OUTCOMES_WAITING)
+        except TrackerError as error:
+            # Too much to count, or not there to be counted: that says nothing about writing.
+            log.warning("cannot count the outcomes that wait", reason=str(error))
+            await self._close()
+        else:
+            metrics.outcomes_waiting.set(row["waiting"] if row else 0)
+            metrics.outcomes_waiting_oldest_seconds.set(row["oldest_seconds"] if row else 0)
+        finally:
+            self._count_at = clock() + max(COUNT_SECONDS, (clock() - began) / MAX_SHARE)
 
     async def _close(self) -> None:
         connection, self._connection = self._connection, None

@@ -10,7 +10,7 @@ import tenacity
 
 from tracker_daemon import metrics
 from tracker_daemon.errors import Misconfigured, Unavailable
-from tracker_daemon.postgres import Connection, close, connect, register_types, translated
+from tracker_daemon.postgres import Connection, Rejected, close, connect, register_types, translated
 from tracker_daemon.store.transaction import Transaction, project
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Store:
         self._statement_cache = statement_cache
         self._connection: Connection | None = None
         self.trouble: str | None = None
-        """Why the last attempt failed; None: it did not."""
+        """What keeps it from storing everything; None: nothing does."""
+        self.paused = False
+        """Whether it waits for an operator: schema or grants are wrong."""
 
     async def write(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Commit a row about every message and return what each became.
@@ -47,6 +49,7 @@ class Store:
         # After the commit: of a decision and an outcome that race in two transactions, the later sees both.
         # Before the ack: a crash in between is made good by the redelivery.
         await self._persist(lambda connection: project(connection, deliveries))
+        self.trouble = written.trouble
         return written.results
 
     async def close(self) -> None:
@@ -62,9 +65,7 @@ class Store:
             before_sleep=self._after_failure,
         )
         result: T = await retrying(self._attempt, attempt)
-        self.trouble = None
-        metrics.postgres_up.set(1)
-        metrics.paused.set(0)
+        self.trouble, self.paused = None, False
         return result
 
     async def _attempt(self, attempt: Callable[[Connection], Awaitable[T]]) -> T:
@@ -72,18 +73,20 @@ class Store:
             self._connection = await connect(self._dsn, statement_cache=self._statement_cache)
             with translated():
                 await register_types(self._connection)
-        with translated():
-            return await attempt(self._connection)
+        try:
+            with translated():
+                return await attempt(self._connection)
+        except Rejected as error:
+            raise Misconfigured(
+                f"PostgreSQL refuses what no message is to blame for: {error.safely}"
+            ) from None
 
     async def _after_failure(self, retry: tenacity.RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome else None
-        self.trouble = str(error)
-        misconfigured = isinstance(error, Misconfigured)
-        metrics.postgres_up.set(misconfigured)
-        metrics.paused.set(misconfigured)
-        metrics.writer_retries.labels("misconfigured" if misconfigured else "unavailable").inc()
-        (log.error if misconfigured else log.warning)(
-            "writing is paused until an operator acts" if misconfigured else "cannot write, trying again",
+        self.trouble, self.paused = str(error), isinstance(error, Misconfigured)
+        metrics.writer_retries.labels("misconfigured" if self.paused else "unavailable").inc()
+        (log.error if self.paused else log.warning)(
+            "writing is paused until an operator acts" if self.paused else "cannot write, trying again",
             reason=self.trouble,
             attempt=retry.attempt_number,
             wait_seconds=round(retry.upcoming_sleep, 1),
@@ -95,8 +98,9 @@ def _count(written: Transaction, deliveries: Sequence[Delivery]) -> None:
     for table, rows in written.rows.items():
         metrics.rows_committed.labels(table).inc(rows)
     for letter in written.letters:
-        metrics.dead_letters.labels(letter.subject, letter.reason).inc()
+        metrics.dead_letters.labels(metrics.subject_label(letter.subject), letter.reason).inc()
     now = time.time()
-    metrics.last_commit_timestamp_seconds.set(now)
-    for delivery in deliveries:
-        metrics.publish_to_commit_seconds.observe(max(0.0, now - delivery.message.published_ns / 1e9))
+    for delivery, result in zip(deliveries, written.results, strict=True):
+        if result != "released":
+            metrics.last_commit_timestamp_seconds.set(now)
+            metrics.publish_to_commit_seconds.observe(max(0.0, now - delivery.message.published_ns / 1e9))

@@ -51,12 +51,13 @@ class Transaction:
         self.rows: Counter[str] = Counter()
         self.letters: list[DeadLetter] = []
         self.refused: dict[int, InvalidPayload] = {}
+        self.trouble: str | None = None
 
     async def commit(self) -> Transaction:
         """Write and commit; afterwards the attributes say what.
 
         `results`: one a delivery. `rows`: new ones by table. `letters`: new ones. `refused`: by the index of
-        a delivery, why there is no good row about it.
+        a delivery, why there is no good row about it. `trouble`: why dead letters could not be stored.
         """
         async with self._connection.transaction():
             verdicts = await self._isolated(self._deliveries, self._insert, _poison)
@@ -142,8 +143,8 @@ class Transaction:
         try:
             return await self._isolated(letters, insert, _released)
         except Misconfigured as error:
-            reason = str(error)
-            log.error("dead letters cannot be stored, their messages stay unacknowledged", reason=reason)
+            self.trouble = f"dead letters cannot be stored: {error}"
+            log.error("dead letters cannot be stored, their messages stay unacknowledged", reason=str(error))
             return ["released"] * len(letters)
 
     async def _copy(self, table: Table, rows: Sequence[tuple[int, Struct]]) -> set[tuple[Any, ...]]:
@@ -197,7 +198,7 @@ class Transaction:
 
 def _poison(delivery: Delivery, error: Rejected) -> Verdict:
     if not error.known:
-        raise Misconfigured(f"PostgreSQL refuses a row for a reason this version does not know: {error}")
+        raise Misconfigured(f"PostgreSQL refuses a row for a reason unknown to this version: {error.safely}")
     message = delivery.message
     log.warning("rejected by the database", sqlstate=error.sqlstate, stream_sequence=message.sequence)
     return InvalidPayload("rejected_by_database", None, str(error))
@@ -219,5 +220,19 @@ async def project(connection: Connection, deliveries: Sequence[Delivery]) -> Non
         for record in (delivery.record for delivery in deliveries)
         if not isinstance(record, InvalidPayload)
     }
-    if ids:
-        await connection.execute(PROJECT, list(ids))
+    try:
+        await _project(connection, list(ids))
+    except Rejected:
+        for id_ in ids:
+            try:
+                await _project(connection, [id_])
+            except Rejected as error:
+                # The ledger has the event; its copy is refused by a rule that somebody put on the table.
+                log.error("an outcome cannot be projected", decision_id=str(id_), reason=error.safely)
+
+
+async def _project(connection: Connection, ids: list[UUID]) -> None:
+    # In a transaction: behind PgBouncer two round trips outside of one may reach two servers.
+    with translated():
+        async with connection.transaction():
+            await connection.execute(PROJECT, ids)
