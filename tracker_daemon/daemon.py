@@ -129,6 +129,7 @@ class Daemon:
             failure = self._failed.result() if self._failed.done() else None
             await _ended(asked)
             drained = await self._drain(writing, stop)
+            self._poll.abort()
             await _ended(polling)
         finally:
             await self._close()
@@ -148,7 +149,7 @@ class Daemon:
             found["nats"] = self._consumer.trouble or "not connected"
         waiting = self._batches.held() or self._consumer.pending
         if waiting and asyncio.get_running_loop().time() - self._progress_at > STALL_SECONDS:
-            found["progress"] = f"messages wait and none was committed for {STALL_SECONDS} s"
+            found["progress"] = f"messages wait and none was committed for more than {STALL_SECONDS} s"
         return found
 
     async def _start(self) -> None:
@@ -225,6 +226,8 @@ class Daemon:
         )
         if not finishing.done():
             log.warning("not everything could be written in time")
+            for store in self._stores:
+                store.abort()
         for task in (hurried, finishing):
             await _ended(task)
         try:

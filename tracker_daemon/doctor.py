@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
@@ -11,7 +12,7 @@ from msgspec import Struct
 
 from tracker_daemon import migrate
 from tracker_daemon.consumer import connect, consumer_risks, disconnect, missing_subjects
-from tracker_daemon.errors import TrackerError
+from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
 from tracker_daemon.postgres import connected, server_of, translated
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 20
 
+_ADDRESSES = {"postgres": "TRACKER_POSTGRES_DSN", "nats": "TRACKER_NATS_SERVERS"}
 _RIGHTS = [
     ("llm_decisions", "SELECT"),
     ("llm_decisions", "INSERT"),
@@ -59,6 +61,10 @@ async def _bounded(part: str, findings: AsyncIterator[Finding]) -> AsyncIterator
         async with asyncio.timeout(TIMEOUT_SECONDS):
             async for finding in findings:
                 yield finding
+    except Misconfigured as error:
+        yield Finding(part, ok=False, seen=str(error))
+    except Unavailable as error:
+        yield Finding(part, ok=False, seen=f"{error}; start it, or change {_ADDRESSES[part]}")
     except (TrackerError, nats.errors.Error) as error:
         yield Finding(part, ok=False, seen=str(error) or type(error).__name__)
     except TimeoutError:
@@ -82,11 +88,15 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
             seen = (
                 f"pgvector {installed}"
                 if installed
-                else f"pgvector {vector['default_version']}, not created yet"
+                else f"pgvector {vector['default_version']}, migrate will create it"
             )
             yield Finding("vector", ok=True, seen=seen)
-        await migrate.check_schema(dsn, settings.embedding.dimensions)
-        yield Finding("schema", ok=True, seen=f"{len(migrate.migrations())} migrations, all applied")
+        try:
+            await migrate.check_schema(dsn, settings.embedding.dimensions)
+        except TrackerError as error:
+            yield Finding("schema", ok=False, seen=str(error))
+            return
+        yield Finding("schema", ok=True, seen="every migration is applied")
         with translated():
             denied = await connection.fetch(
                 "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
@@ -128,7 +138,7 @@ async def _stream(js: JetStreamContext, settings: NatsSettings) -> AsyncIterator
     try:
         stream = await js.stream_info(settings.stream)
     except nats.js.errors.NotFoundError:
-        yield _missing("stream", f"stream {settings.stream}", settings)
+        yield await _other_stream(js, settings) or _missing("stream", f"stream {settings.stream}", settings)
         return
     seen = f"{settings.stream}: {stream.state.messages} messages, {stream.state.bytes} bytes"
     if missing := missing_subjects(stream, settings):
@@ -142,6 +152,17 @@ async def _stream(js: JetStreamContext, settings: NatsSettings) -> AsyncIterator
     risks = consumer_risks(consumer.config)
     seen = f"{settings.durable}: {consumer.num_pending} waiting, {consumer.num_ack_pending} unacknowledged"
     yield Finding("consumer", ok=not risks, seen="; ".join(risks) or seen)
+
+
+async def _other_stream(js: JetStreamContext, settings: NatsSettings) -> Finding | None:
+    """What is wrong if another stream captures a subject already, so that ours could not be made."""
+    for subject in (settings.decisions_subject, settings.outcomes_subject):
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            name = await js.find_stream_name_by_subject(subject)
+            return Finding(
+                "stream", ok=False, seen=f"{subject} is captured by {name}: set TRACKER_NATS_STREAM to it"
+            )
+    return None
 
 
 def _missing(part: str, what: str, settings: NatsSettings) -> Finding:

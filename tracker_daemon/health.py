@@ -59,4 +59,4 @@ async def serving(settings: HttpSettings, obstacles: Callable[[], Obstacles]) ->
 
 
 def _json(body: dict[str, object], status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
+    return web.Response(body=orjson.dumps(body) + b"\n", status=status, content_type="application/json")

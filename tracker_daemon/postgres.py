@@ -27,6 +27,13 @@ _RETRY = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03", "25006")
 _MISCONFIGURED = ("42P01", "42703", "42501", "28", "3D000", "3F000", "0A000", "58P01")
 
 
+_REMEDIES = {
+    "3D000": "; create it, or name another",
+    "28P01": "; see user and password of the DSN",
+    "28000": "; see the user of the DSN, and the server's pg_hba.conf",
+}
+
+
 class Rejected(TrackerError):
     """The database refuses the data of a statement; the message may quote the data.
 
@@ -53,14 +60,17 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        raise Unavailable(f"PostgreSQL: {str(error) or type(error).__name__}") from error
+        reason = (
+            "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        )
+        raise Unavailable(f"PostgreSQL: {reason}") from error
 
 
 def _translate(error: asyncpg.PostgresError) -> Exception:
     # Not str(error), to which asyncpg appends the server's DETAIL, and that quotes rows.
     state, message = error.sqlstate or "unknown", str(error.args[0] if error.args else type(error).__name__)
     if state.startswith(_MISCONFIGURED):
-        remedy = "; create it, or change TRACKER_POSTGRES_DSN" if state == "3D000" else ""
+        remedy = _REMEDIES.get(state, "")
         return Misconfigured(f"PostgreSQL refuses ({state}): {message}{remedy}")
     if state.startswith(_RETRY):
         return Unavailable(f"PostgreSQL ({state}): {message}")

@@ -135,7 +135,7 @@ async def test_check_finds_every_fault_of_a_set_up_and_ends_with_1(
     machine = await tracker("check", "--json", settings=broken)
     assert machine.code == 1
     wrong = {f["part"]: f["seen"] for f in orjson.loads(machine.out)["findings"] if not f["ok"]}
-    assert "tracker-daemon migrate" in wrong["postgres"]
+    assert "tracker-daemon migrate" in wrong["schema"]
     assert f"127.0.0.1:{taken_port}" in wrong["nats"]
     for ended in (human, machine):
         assert "Traceback" not in ended.err
@@ -281,3 +281,27 @@ class TestDeadLetters:
         assert sentence.startswith("tracker-daemon: PostgreSQL")
         assert f"127.0.0.1:{taken_port}" in sentence
         assert SECRET not in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "--data-dir", "/nowhere"), "add --embedded"),
+        (("run", "--embedded", "--set", "nats.servers=nats://x"), "brings its own servers"),
+        (("dead-letters", "list", "--reason", "payload_too_large"), "too_large"),
+    ],
+)
+async def test_options_that_do_not_fit_are_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    ended = await tracker(*arguments, settings={})
+    assert ended.code == 2
+    assert complaint in ended.err
+
+
+async def test_check_names_the_stream_that_has_the_subjects_already(
+    settings: dict[str, str], stream: Stream
+) -> None:
+    await stream.make()
+    ended = await tracker("check", "--json", "--set", "nats.stream=ANOTHER", settings=settings)
+    assert ended.code == 1
+    [wrong] = [f["seen"] for f in orjson.loads(ended.out)["findings"] if not f["ok"]]
+    assert f"is captured by {stream.settings['TRACKER_NATS_STREAM']}" in wrong

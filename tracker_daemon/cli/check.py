@@ -8,10 +8,14 @@ import msgspec
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.doctor import examine
+from tracker_daemon.config import Settings
+from tracker_daemon.doctor import Finding, examine
 
 
 def check(config_file: ConfigFile = None, settings: Set = None, as_json: Json = False) -> None:
@@ -20,18 +24,23 @@ def check(config_file: ConfigFile = None, settings: Set = None, as_json: Json = 
     Exit code 2: the settings are wrong, every mistake is named. 1: something they lead to is. 0: all is well.
     """
     loaded = load(config_file, settings)
+    logs.configure(loaded.log.model_copy(update={"level": "critical"}))  # the findings say it all
     findings = asyncio.run(examine(loaded))
     if as_json:
         document = {"settings": dict(loaded.listing()), "findings": msgspec.to_builtins(findings)}
         typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     else:
-        console = Console()
-        listing = Table("setting", "value", title="Settings", title_justify="left")
-        for name, value in loaded.listing():
-            listing.add_row(name, value)
-        console.print(listing)
-        table = Table("part", "", "what was found", title="Set-up", title_justify="left")
-        for finding in findings:
-            table.add_row(finding.part, "[green]ok[/]" if finding.ok else "[red]WRONG[/]", finding.seen)
-        console.print(table)
+        _print(findings, loaded)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _print(findings: list[Finding], settings: Settings) -> None:
+    console = Console()
+    table = Table("part", "", "what was found", title="Set-up", title_justify="left", box=None)
+    for finding in findings:
+        table.add_row(finding.part, "[green]ok[/]" if finding.ok else "[red]WRONG[/]", escape(finding.seen))
+    console.print(table)
+    listing = Table("setting", "value", title="Settings", title_justify="left", box=None)
+    for name, value in settings.listing():
+        listing.add_row(name, Text(value, overflow="fold"))
+    console.print(listing)

@@ -17,6 +17,7 @@ from rich.table import Table
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
 from tracker_daemon.daemon import contract_of
 from tracker_daemon.errors import TrackerError
+from tracker_daemon.messages import REASONS
 from tracker_daemon.postgres import Connection, connected
 from tracker_daemon.store import dead_letters
 
@@ -43,7 +44,16 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-Reason = Annotated[str | None, typer.Option(metavar="CODE", help="Only this reason, such as missing_field.")]
+def _reason(text: str) -> str:
+    if text not in REASONS:
+        raise typer.BadParameter(f"no such reason; there are {', '.join(REASONS)}")
+    return text
+
+
+Reason = Annotated[
+    str | None,
+    typer.Option(parser=_reason, metavar="CODE", help="Only this reason, such as missing_field."),
+]
 Subject = Annotated[str | None, typer.Option(metavar="SUBJECT", help="Only this subject.")]
 Since = Annotated[
     datetime | None,
@@ -73,19 +83,14 @@ def list_(
     if as_json:
         typer.echo(_json([dict(row) for row in rows]))
         return
-    table = Table("id", "received", "subject", "sequence", "reason", "field", "detail", "bytes")
     for row in rows:
-        table.add_row(
-            str(row["id"]),
-            f"{row['received_at']:%Y-%m-%d %H:%M:%S}",
-            row["subject"],
-            str(row["stream_sequence"] or ""),
-            row["reason"],
-            escape(row["field"] or ""),
-            escape(row["detail"]),
-            str(row["bytes"]),
+        typer.echo(f"{row['id']}  {row['reason']}  {row['field'] or ''}")
+        place = f"{row['subject']} #{row['stream_sequence']}" if row["stream_sequence"] else row["subject"]
+        typer.echo(
+            f"    {row['received_at']:%Y-%m-%d %H:%M:%S}  {place}  {row['bytes']} bytes  {row['detail']}"
         )
-    Console().print(table if rows else "No dead letters.")
+    if not rows:
+        typer.echo("No dead letters.")
 
 
 @app.command()
@@ -168,7 +173,7 @@ def purge(
     ] = False,
     reason: Reason = None,
     subject: Subject = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, with --unreplayed.")] = False,
     config_file: ConfigFile = None,
     settings: Set = None,
     as_json: Json = False,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -31,9 +33,13 @@ def run(
     data_dir: DataDir = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT, then drain."""
+    if data_dir and not embedded:
+        raise typer.BadParameter("--data-dir is the folder of the embedded servers: add --embedded")
     loaded = load(config_file, settings)
     if not embedded:
         raise typer.Exit(_run(loaded))
+    if given := [text for text in settings or () if text.startswith(("nats.servers=", "postgres.dsn="))]:
+        raise typer.BadParameter(f"--embedded brings its own servers: leave out --set {given[0]}")
     # Variables of libpq would go before the servers' own password.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
@@ -42,6 +48,10 @@ def run(
     with contextlib.suppress(KeyboardInterrupt), EmbeddedServers(data_dir or default_data_dir()) as servers:
         addresses = {"nats.servers": servers.nats.url, "postgres.dsn": servers.postgres.dsn()}
         log.info("embedded servers", folder=str(servers.data_dir), **addresses)
+        if sys.stdout.isatty():
+            typer.echo("For agents, and for commands in other shells:")
+            for name, address in addresses.items():
+                typer.echo(f"export TRACKER_{name.replace('.', '_').upper()}={shlex.quote(address)}")
         try:
             code = _run(load(config_file, settings, **addresses))
         finally:

@@ -30,7 +30,6 @@ RECONNECT_WAIT_SECONDS: Final = 1
 ATTEMPT_SECONDS: Final = 10
 FLUSH_TIMEOUT_SECONDS: Final = 2
 FINISH_SECONDS: Final = 5
-MAX_RESETS: Final = 5
 
 
 async def connect(
@@ -45,7 +44,6 @@ async def connect(
         options = _credentials(settings)
     except OSError as error:
         raise SettingsError([f"TRACKER_NATS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"]) from error
-    resets = 0
     while True:
         client = Client()
         reporter = _Reporter(client, settings, on_lost)
@@ -54,11 +52,9 @@ async def connect(
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 await _connect(client, reporter, settings, options, patient=patient)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            await disconnect(client)
-            # A server that refuses a login says so and closes; which of the two arrives first is chance.
-            resets += isinstance(error, ConnectionResetError)
-            if not patient and not 0 < resets < MAX_RESETS:
-                reason = reporter.reason or str(error) or type(error).__name__
+            reason = reporter.reason or str(error) or "no answer in time"
+            await disconnect(client)  # which has troubles of its own to report
+            if not patient:
                 raise Unavailable(f"NATS at {reporter.servers}: {reason}") from error
         else:
             await reporter.reconnected()
@@ -161,11 +157,11 @@ class _Reporter:
             metrics.slow_consumer_drops.inc()
             reason = "the client's queue is full, messages are dropped"
         else:
-            reason = str(error) or type(error).__name__
+            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
         # An outage repeats the same error every second: said once.
         if reason != self.reason:
             self.reason = reason
-            log.warning("NATS", servers=self.servers, reason=reason)
+            log.warning("trouble with NATS", servers=self.servers, reason=reason)
 
     async def disconnected(self) -> None:
         metrics.nats_connected.set(0)

@@ -6,6 +6,7 @@ Pure: it knows neither NATS nor SQL. What it accepts is written down for everyon
 
 from tracker_daemon.messages.decode import contract_field, decode
 from tracker_daemon.messages.records import (
+    REASONS,
     Contract,
     DeadLetter,
     Decision,
@@ -18,6 +19,7 @@ from tracker_daemon.messages.records import (
 )
 
 __all__ = [
+    "REASONS",
     "Contract",
     "DeadLetter",
     "Decision",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
 from secrets import token_bytes
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 import orjson
@@ -146,6 +146,20 @@ class Delivery(Struct, frozen=True):
         """Payload bytes that are held while the message is in memory."""
         return len(self.message.payload)
 
+
+REASONS: Final = (
+    "invalid_json",
+    "not_an_object",
+    "missing_field",
+    "invalid_field",
+    "nul_character",
+    "too_large",
+    "wrong_dimension",
+    "id_conflict",
+    "unknown_subject",
+    "rejected_by_database",
+)
+"""Why a message becomes a dead letter."""
 
 Result = Literal["stored", "duplicate", "dead_letter", "released"]
 """What became of a message; `released`: nothing about it is committed, so it stays with the stream."""

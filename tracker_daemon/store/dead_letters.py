@@ -64,7 +64,7 @@ async def list_letters(connection: Connection, wanted: Filter, limit: int) -> li
         return await connection.fetch(
             "SELECT id, received_at, subject, stream_sequence, reason, field, detail, "
             f"octet_length(payload) AS bytes, replayed_at FROM llm_dead_letters WHERE {where} "
-            f"ORDER BY received_at DESC, id LIMIT {limit:d}",
+            f"ORDER BY received_at DESC, id DESC LIMIT {limit:d}",
             *values,
         )
 

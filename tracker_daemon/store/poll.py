@@ -49,6 +49,11 @@ class Poll:
         finally:
             await self._close()
 
+    def abort(self) -> None:
+        """Cut the connection: a cancelled transaction would wait for a frozen server to roll it back."""
+        if self._connection is not None:
+            self._connection.terminate()
+
     async def _ping(self) -> Connection:
         if self._connection is None:
             self._connection = await connect(self._dsn, statement_cache=self._statement_cache)

@@ -52,6 +52,11 @@ class Store:
         self.trouble = written.trouble
         return written.results
 
+    def abort(self) -> None:
+        """Cut the connection: a cancelled transaction would wait for a frozen server to roll it back."""
+        if self._connection is not None:
+            self._connection.terminate()
+
     async def close(self) -> None:
         """Close the connection; a later write opens another one."""
         connection, self._connection = self._connection, None
