@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 
-from tracker_daemon.consumer.jetstream import _Gaps
-from tracker_daemon.consumer.position import Position, parse_reply
+from tracker_daemon.consumer.position import Gaps, Position, parse_reply
 
 PUBLISHED_NS = 1_772_461_800_123_456_789
 EXPECTED = Position("LLM", "tracker-daemon", 2, 17, 23, PUBLISHED_NS, 4)
@@ -72,14 +71,14 @@ def test_every_position_is_read_back(position: Position, domain: str, account: s
 # Gaps
 
 
-def attached(consumer_sequence: int, stream_sequence: int, *, alone: bool = True) -> _Gaps:
+def attached(consumer_sequence: int, stream_sequence: int, *, alone: bool = True) -> Gaps:
     """Gaps counted from where a consumer stands."""
-    gaps = _Gaps()
+    gaps = Gaps()
     attach(gaps, consumer_sequence, stream_sequence, alone=alone)
     return gaps
 
 
-def attach(gaps: _Gaps, consumer_sequence: int, stream_sequence: int, *, alone: bool = True) -> None:
+def attach(gaps: Gaps, consumer_sequence: int, stream_sequence: int, *, alone: bool = True) -> None:
     delivered = SequenceInfo(consumer_seq=consumer_sequence, stream_seq=stream_sequence)
     gaps.attach(info(delivered), alone=alone)
 
@@ -91,7 +90,7 @@ def info(delivered: SequenceInfo | None) -> ConsumerInfo:
     )
 
 
-def skipped(gaps: _Gaps, *deliveries: tuple[int, int] | tuple[int, int, int]) -> list[int]:
+def skipped(gaps: Gaps, *deliveries: tuple[int, int] | tuple[int, int, int]) -> list[int]:
     """What each delivery reveals; its consumer sequence, its stream sequence, and which time it comes (1)."""
     found = []
     for consumer, stream, *times in deliveries:
@@ -119,7 +118,7 @@ def test_the_first_delivery_is_compared_with_where_the_consumer_stood() -> None:
 
 
 def test_a_consumer_that_never_delivered_begins_at_the_start() -> None:
-    gaps = _Gaps()
+    gaps = Gaps()
     gaps.attach(info(None), alone=True)
     assert skipped(gaps, (1, 3)) == [2]
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from tracker_daemon import metrics
 from tracker_daemon.consumer.connection import FINISH_SECONDS, finish
-from tracker_daemon.consumer.position import parse_reply
+from tracker_daemon.consumer.position import Gaps, parse_reply
 from tracker_daemon.consumer.stream import ensure_consumer, ensure_stream
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.messages import Message
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
-    from nats.js.api import ConsumerInfo
 
     from tracker_daemon.config import NatsSettings
-    from tracker_daemon.consumer.position import Position
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +87,7 @@ class JetStreamConsumer:
         self._complaint: str | None = None
         self._refused: str | None = None
         self._turn = 0
-        self._gaps = _Gaps()
+        self._gaps = Gaps()
         self.pending: int | None = None
         """Messages in the stream not delivered yet, as last heard; None: not known."""
 
@@ -282,33 +280,3 @@ class JetStreamConsumer:
         if reason != self._complaint:
             self._complaint = reason
             log.error("cannot consume, trying again", stream=self._settings.stream, reason=reason)
-
-
-class _Gaps:
-    """Counts messages that the stream dropped before anybody saw them.
-
-    Between two deliveries that follow each other in the consumer, a step in the stream sequence means that
-    the messages between are gone. With several daemons only steps between deliveries of one daemon are seen;
-    a stream that has other subjects too has steps by nature.
-    """
-
-    def __init__(self) -> None:
-        self._alone = False
-        self._consumer_sequence = 0
-        self._stream_sequence: int | None = None
-
-    def attach(self, info: ConsumerInfo, *, alone: bool) -> None:
-        """Go on from where the consumer stands; `alone`: the stream has no other subjects."""
-        self._alone = alone
-        self._consumer_sequence = info.delivered.consumer_seq if info.delivered else 0
-        self._stream_sequence = info.delivered.stream_seq if info.delivered else 0
-
-    def skipped(self, position: Position) -> int:
-        """How many messages are missing right before this one."""
-        if position.consumer_sequence != self._consumer_sequence + 1:
-            self._stream_sequence = None  # another daemon had what came in between
-        self._consumer_sequence = position.consumer_sequence
-        if position.delivered > 1:
-            return 0
-        last, self._stream_sequence = self._stream_sequence, position.stream_sequence
-        return max(0, position.stream_sequence - last - 1) if last is not None and self._alone else 0

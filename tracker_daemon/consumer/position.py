@@ -1,8 +1,13 @@
-"""Where a message stands in its stream, read from the subject that takes its acknowledgement."""
+"""Where a message stands in its stream, read from its reply subject, and what is missing before it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from nats.js.api import ConsumerInfo
 
 
 class Position(Struct, frozen=True):
@@ -25,3 +30,34 @@ def parse_reply(reply: str) -> Position:
     first = 2 if len(tokens) == 9 else 4
     stream, consumer, *numbers = tokens[first : first + 7]
     return Position(stream, consumer, *map(int, numbers))
+
+
+class Gaps:
+    """Counts messages that the stream dropped before anybody saw them.
+
+    Between two deliveries that follow each other in the consumer, a step in the stream sequence means that
+    the messages between are gone. With several daemons only steps between deliveries of one daemon are seen;
+    a stream that has other subjects too has steps by nature.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._alone = False
+        self._consumer_sequence = 0
+        self._stream_sequence: int | None = None
+
+    def attach(self, info: ConsumerInfo, *, alone: bool) -> None:
+        """Go on from where the consumer stands; `alone`: the stream has no other subjects."""
+        self._alone = alone
+        self._consumer_sequence = info.delivered.consumer_seq if info.delivered else 0
+        self._stream_sequence = info.delivered.stream_seq if info.delivered else 0
+
+    def skipped(self, position: Position) -> int:
+        """How many messages are missing right before this one."""
+        if position.consumer_sequence != self._consumer_sequence + 1:
+            self._stream_sequence = None  # another daemon had what came in between
+        self._consumer_sequence = position.consumer_sequence
+        if position.delivered > 1:
+            return 0
+        last, self._stream_sequence = self._stream_sequence, position.stream_sequence
+        return max(0, position.stream_sequence - last - 1) if last is not None and self._alone else 0
