@@ -119,8 +119,9 @@ async def _nats(settings: NatsSettings) -> AsyncIterator[Finding]:
     client = await connect(settings, lambda _: None, patient=False)
     try:
         url = client.connected_url
-        server = f"nats-server {client.connected_server_version} at {url and url.netloc.rpartition('@')[2]}"
-        yield Finding("nats", ok=True, seen=server)
+        version = client.connected_server_version
+        server = f"nats-server {version.major}.{version.minor}.{version.patch}"
+        yield Finding("nats", ok=True, seen=f"{server} at {url and url.netloc.rpartition('@')[2]}")
         if settings.mode == "jetstream":
             async for finding in _stream(client.jetstream(), settings):
                 yield finding
