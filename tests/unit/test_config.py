@@ -238,14 +238,14 @@ def test_secrets_are_masked_wherever_settings_are_printed() -> None:
             "TRACKER_NATS_SERVERS": "nats://me:s3cret@a:4222,nats://s3cret@b:4222",
             "TRACKER_NATS_USER": "me",
             "TRACKER_NATS_PASSWORD": "s3cret",
-            "TRACKER_POSTGRES_DSN": "postgresql://me:s3cret@h:1,[::1]:2/db?sslmode=require&sslpassword=s3cret",
+            "TRACKER_POSTGRES_DSN": "postgresql://me:s3cret@[::1]:2/db?sslmode=require&sslpassword=s3cret",
             "TRACKER_POSTGRES_MIGRATE_DSN": "postgresql://h/db?user=me&password=s3cret&connect_timeout=3",
         }
     )
     listing = dict(settings.listing())
     assert listing["TRACKER_NATS_SERVERS"] == "nats://me:********@a:4222,nats://********@b:4222"
     assert listing["TRACKER_NATS_PASSWORD"] == "********"
-    masked = "postgresql://me:********@h:1,[::1]:2/db?sslmode=require&sslpassword=********"
+    masked = "postgresql://me:********@[::1]:2/db?sslmode=require&sslpassword=********"
     assert listing["TRACKER_POSTGRES_DSN"] == masked
     masked = "postgresql://h/db?user=me&password=********&connect_timeout=3"
     assert listing["TRACKER_POSTGRES_MIGRATE_DSN"] == masked
