@@ -123,12 +123,14 @@ class Daemon:
                 return DRAINED
             polling = asyncio.create_task(self._poll.run())
             writing = asyncio.create_task(self._batches.run())
+            keeping = asyncio.create_task(self._keep())
             asked = asyncio.create_task(stop.asked.wait())
-            ends: set[asyncio.Future[Any]] = {asked, writing, polling, self._failed}
+            ends: set[asyncio.Future[Any]] = {asked, writing, polling, keeping, self._failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             failure = self._failed.result() if self._failed.done() else None
             await _ended(asked)
             drained = await self._drain(writing, stop)
+            await _ended(keeping)
             self._poll.abort()
             await _ended(polling)
         finally:
@@ -213,6 +215,13 @@ class Daemon:
                 delivery.reply for delivery, result in committed if delivery.reply and result != "released"
             )
             await self._consumer.resume()
+
+    async def _keep(self) -> None:
+        """Keep the stream from delivering again what is held: an outage may outlast any ack wait."""
+        while self._consumer is not None:
+            await asyncio.sleep(self._consumer.ack_wait_seconds / 3)
+            held = self._batches.unsettled()
+            await self._consumer.in_progress(delivery.reply for delivery in held if delivery.reply)
 
     async def _drain(self, writing: asyncio.Task[None], stop: Stop) -> bool:
         """Stop consuming and write what is held until the deadline; return whether all of it was written."""

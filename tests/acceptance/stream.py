@@ -102,6 +102,19 @@ class Stream:
 
         await until(f"{messages} messages are acknowledged", acknowledged)
 
+    async def ack_waits(self, count: int, seconds: float) -> None:
+        """Wait until an ack wait of `seconds` has passed so often: a message left alone tells each time."""
+        config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=seconds)
+        witness = await self._js.pull_subscribe(self.decisions, durable=f"W{self.durable}", config=config)
+        delivered = 0
+        while delivered <= count:
+            [message] = await witness.fetch(1, timeout=30)
+            if message.metadata.sequence.stream == 1:
+                delivered = message.metadata.num_delivered
+            else:
+                await message.ack()
+        await self._js.delete_consumer(self.name, f"W{self.durable}")
+
     async def unacknowledged(self) -> int:
         """Messages that the durable has not acknowledged: delivered or not."""
         consumer = await self._js.consumer_info(self.name, self.durable)

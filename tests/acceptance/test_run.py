@@ -432,6 +432,21 @@ async def test_sigterm_with_postgres_away_leaves_the_messages_to_the_next_daemon
     assert await second.stop() == 0
 
 
+async def test_what_is_held_through_an_outage_is_not_delivered_again(
+    run: Run, own_settings: dict[str, str], stream: Stream, own_server: PostgresServer
+) -> None:
+    await stream.make(ack_wait=ACK_WAIT_SECONDS)
+    daemon = await (await run(own_settings)).ready()
+    with Away(own_server, "killed"):
+        await stream.publish(*seed_payloads(50))
+        await daemon.received(50)
+        await stream.ack_waits(2, ACK_WAIT_SECONDS)
+    await stream.settled(50)
+    await assert_stored_once(own_settings["TRACKER_POSTGRES_DSN"], 50)
+    assert (await daemon.metrics())("redeliveries_total") == 0
+    assert await daemon.stop() == 0
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_a_second_sigterm_does_not_wait_for_the_deadline(
     how: str, run: Run, own_settings: dict[str, str], stream: Stream, own_server: PostgresServer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tracker_daemon import metrics
 from tracker_daemon.consumer.connection import finish
+from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS
 from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class CoreConsumer:
         self.pending = None
         """Nothing can wait in a stream that is not there."""
         self.trouble = None
+        self.ack_wait_seconds: float = ACK_WAIT_SECONDS
 
     @property
     def attached(self) -> bool:
@@ -79,6 +81,9 @@ class CoreConsumer:
 
     async def ack(self, replies: Iterable[str]) -> None:
         """Do nothing: a reply subject in core NATS belongs to the publisher."""
+
+    async def in_progress(self, replies: Iterable[str]) -> None:
+        """Do nothing: nothing is delivered again."""
 
     async def stop(self) -> None:
         """Take no more messages; those that have arrived are still handed on."""

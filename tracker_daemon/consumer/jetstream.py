@@ -15,7 +15,7 @@ from msgspec import Struct
 from tracker_daemon import metrics
 from tracker_daemon.consumer.connection import FINISH_SECONDS, finish
 from tracker_daemon.consumer.position import Gaps, parse_reply
-from tracker_daemon.consumer.stream import ensure_consumer, ensure_stream
+from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS, ensure_consumer, ensure_stream
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.messages import Message
 
@@ -34,6 +34,7 @@ EXPIRES_SECONDS: Final = 30
 HEARTBEAT_SECONDS: Final = 5
 WATCH_SECONDS: Final = 1
 POLL_SECONDS: Final = 5
+IN_PROGRESS: Final = b"+WPI"
 MAX_HEADER_BYTES: Final = 64 * 1024
 """What a message may weigh for the server on top of its payload: headers, subjects."""
 MESSAGES_PER_TURN: Final = 100
@@ -88,6 +89,8 @@ class JetStreamConsumer:
         self._refused: str | None = None
         self._turn = 0
         self._gaps = Gaps()
+        self.ack_wait_seconds = 1.0
+        """How long the stream waits for an acknowledgement before it delivers again; known once attached."""
         self.pending: int | None = None
         """Messages in the stream not delivered yet, as last heard; None: not known."""
 
@@ -144,6 +147,16 @@ class JetStreamConsumer:
                 await self._client.publish(reply)
         except nats.errors.Error as error:
             log.warning("acknowledgements not sent, their messages will come again", reason=str(error))
+
+    async def in_progress(self, replies: Iterable[str]) -> None:
+        """Ask the stream to wait another ack wait for messages that are still held."""
+        if not self._client.is_connected:
+            return
+        try:
+            for reply in replies:
+                await self._client.publish(reply, IN_PROGRESS)
+        except nats.errors.Error as error:
+            log.warning("the stream cannot be asked to wait, messages may come again", reason=str(error))
 
     async def stop(self) -> None:
         """Take no more messages; those that have arrived are still handed on."""
@@ -259,6 +272,7 @@ class JetStreamConsumer:
         stream = await ensure_stream(self._js, self._settings)
         consumer = await ensure_consumer(self._js, self._settings)
         whole = {self._settings.decisions_subject, self._settings.outcomes_subject}
+        self.ack_wait_seconds = consumer.config.ack_wait or ACK_WAIT_SECONDS
         self._gaps.attach(consumer, alone=set(stream.config.subjects or ()) == whole)
         self._pull = None
         self._attached = True
