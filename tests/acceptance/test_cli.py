@@ -305,3 +305,19 @@ async def test_check_names_the_stream_that_has_the_subjects_already(
     assert ended.code == 1
     [wrong] = [f["seen"] for f in orjson.loads(ended.out)["findings"] if not f["ok"]]
     assert f"is captured by {stream.settings['TRACKER_NATS_STREAM']}" in wrong
+
+
+async def test_a_list_on_80_columns_shows_whole_ids(
+    settings: dict[str, str], sql: asyncpg.Connection
+) -> None:
+    """The ids and reasons are what the other commands take."""
+    await sql.execute(
+        "INSERT INTO llm_dead_letters "
+        "(subject, stream_sequence, published_at, reason, field, detail, payload) "
+        "SELECT 'llm.decisions', n, now(), 'rejected_by_database', 'context.a', repeat('words ', 30), '' "
+        "FROM generate_series(1, 5) n"
+    )
+    ended = await tracker("dead-letters", "list", settings={**settings, "COLUMNS": "80"})
+    for row in await sql.fetch("SELECT id FROM llm_dead_letters"):
+        assert str(row["id"]) in ended.out
+    assert ended.out.count("rejected_by_database") == 5

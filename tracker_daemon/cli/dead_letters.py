@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
 from tracker_daemon.daemon import contract_of
@@ -83,14 +84,19 @@ def list_(
     if as_json:
         typer.echo(_json([dict(row) for row in rows]))
         return
+    # Two lines a letter, so that a terminal of 80 columns shows the whole id, which the other commands take.
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id, received, place in the stream", min_width=36)
+    table.add_column("reason, field")
+    table.add_column("detail")
     for row in rows:
-        typer.echo(f"{row['id']}  {row['reason']}  {row['field'] or ''}")
-        place = f"{row['subject']} #{row['stream_sequence']}" if row["stream_sequence"] else row["subject"]
-        typer.echo(
-            f"    {row['received_at']:%Y-%m-%d %H:%M:%S}  {place}  {row['bytes']} bytes  {row['detail']}"
+        place = f"{row['received_at']:%m-%d %H:%M:%S} {row['subject']} #{row['stream_sequence'] or '-'}"
+        table.add_row(
+            Text(f"{row['id']}\n{place}", overflow="fold"),
+            Text(f"{row['reason']}\n{row['field'] or ''}", overflow="fold"),
+            Text(row["detail"]),
         )
-    if not rows:
-        typer.echo("No dead letters.")
+    Console().print(table if rows else "No dead letters.")
 
 
 @app.command()
