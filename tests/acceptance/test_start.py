@@ -181,6 +181,25 @@ async def test_a_role_without_the_right_to_the_extension_waits_for_an_operator(
     assert SECRET not in daemon.output()
 
 
+async def test_a_server_without_pgvector_is_waited_for(
+    run: Run, basics: dict[str, str], stream: Stream, database: str
+) -> None:
+    """The server looks for extensions in a folder that has none, until the operator mends that."""
+    name = urlsplit(database).path[1:]
+    operator = await asyncpg.connect(database)
+    await operator.execute(f"ALTER DATABASE {name} SET extension_control_path = '/nowhere'")
+    settings = {**basics, **stream.settings, "TRACKER_POSTGRES_DSN": database}
+    daemon = await run(settings)
+    await daemon.said("warning", "vector", "install pgvector on the server")
+    await alive_but_not_ready(daemon, "start", "install pgvector")
+    ended = await tracker("check", "--json", settings=settings)
+    assert ended.code == 1
+    assert "the server has no pgvector" in ended.out
+    await operator.execute(f"ALTER DATABASE {name} RESET extension_control_path")
+    await operator.close()
+    await takes_messages(daemon, stream)
+
+
 async def test_missing_tables_are_waited_for_when_it_must_not_migrate(
     run: Run, basics: dict[str, str], stream: Stream, database: str
 ) -> None:
