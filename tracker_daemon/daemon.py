@@ -17,10 +17,10 @@ from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
-from tracker_daemon.store import Poll, Store
+from tracker_daemon.store import Drift, Poll, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from tracker_daemon.config import Settings
     from tracker_daemon.consumer import Client, Consumer
@@ -40,7 +40,7 @@ async def run(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT and return its exit code: 0 drained, 1 failed, 3 work left."""
     daemon = Daemon(settings)
     _declare_series(settings)
-    with _signals() as stop:
+    with _signals(daemon.drift.override) as stop:
         async with serving(settings.http, daemon.obstacles) as port:
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
             return await daemon.run(stop)
@@ -85,15 +85,16 @@ class Stop:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Stop]:
+def _signals(override: Callable[[], None]) -> Iterator[Stop]:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
+    handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGUSR1: override}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
@@ -104,7 +105,10 @@ class Daemon:
         """Lay the parts out; nothing is connected yet."""
         self._settings = settings
         dsn, cache = settings.postgres.dsn.get_secret_value(), settings.postgres.statement_cache
-        self._stores = [Store(dsn, statement_cache=cache) for _ in range(settings.postgres.writers)]
+        self.drift = Drift()
+        """What an operator may override."""
+        writers = range(settings.postgres.writers)
+        self._stores = [Store(dsn, self.drift, statement_cache=cache) for _ in writers]
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)

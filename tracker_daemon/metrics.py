@@ -70,7 +70,9 @@ buffered_rows = _gauge("buffered_rows", "Messages held in memory")
 buffered_bytes = _gauge("buffered_bytes", "Payload bytes held in memory")
 stream_pending = _gauge("stream_pending", "Messages in the stream that were not delivered yet")
 writer_retries = _counter("writer_retries_total", "Writes tried again, by what stood in the way", "kind")
-paused = _gauge("paused", "1 while writing waits for an operator: the schema or the grants are wrong")
+paused = _gauge(
+    "paused", "1 while writing waits for an operator: schema or grants are wrong, or too much is rejected"
+)
 nats_connected = _gauge("nats_connected", "1 while connected to NATS")
 postgres_up = _gauge("postgres_up", "1 while the last contact with PostgreSQL succeeded")
 last_commit_timestamp_seconds = _gauge("last_commit_timestamp_seconds", "Unix time of the last commit")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -13,24 +14,34 @@ from pgvector.asyncpg import register_vector
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 Connection = asyncpg.Connection
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 COMMAND_TIMEOUT_SECONDS: Final = 60.0
 
-# Worth trying again: connection lost, out of resources, shutting down, serialization failure, deadlock,
-# lock timeout, read-only standby, a statement that our own timeout cancelled.
-_RETRY = ("08", "53", "57P0", "57014", "40001", "40P01", "55P03", "25006")
-# An operator must act: missing table, column, database, schema or extension; no right; no login.
-_MISCONFIGURED = ("42P01", "42703", "42501", "28", "3D000", "3F000", "0A000", "58P01")
+# Worth trying again: connection lost, transaction in a state that it should not be in (a read-only standby, a
+# time limit of the server's), serialization failure, deadlock, out of resources, lock timeout, shutting down,
+# a statement that our own timeout cancelled, a disk that fails.
+_RETRY = ("08", "25", "40", "53", "55P03", "57", "58")
+# An operator must act: missing table, column, key, database, schema or extension; another type; no right; no
+# login; a pooler that keeps no prepared statements.
+_MISCONFIGURED = (
+    *("42P01", "42703", "42501", "42804", "42P10", "28", "3D000", "3F000", "0A000", "58P01"),
+    *("26000", "42P05"),
+)
+# These blame the data of a row for certain. What is in neither list may come from an operator's own trigger
+# or index, or from a defect of the server.
+_DATA = ("22", "54", "23502", "23503", "23514")
 
-
+_POOLED = "; behind PgBouncer in transaction mode set TRACKER_POSTGRES_STATEMENT_CACHE=off"
 _REMEDIES = {
     "3D000": "; create it, or name another",
     "28P01": "; see user and password of the DSN",
     "28000": "; see the user of the DSN, and the server's pg_hba.conf",
+    "26000": _POOLED,
+    "42P05": _POOLED,
 }
 
 
@@ -44,12 +55,24 @@ class Rejected(TrackerError):
     def __init__(
         self, sqlstate: str, message: str, position: int | None = None, *, known: bool = True, where: str = ""
     ) -> None:
-        """Keep what isolation needs to find the row; `where` names table and constraint."""
+        """Keep what isolation needs to find the row; `where` names table, column and constraint."""
         super().__init__(f"{sqlstate}: {message}")
         self.sqlstate = sqlstate
         self.position = position
         self.known = known
         self.safely = f"SQLSTATE {sqlstate}{where}"
+
+
+class Unreadable(Unavailable):
+    """08P01: the server cannot read what it was sent, or PgBouncer has a trouble of its own.
+
+    Which of the two only repetition tells; `rejected` is what it means if a row is to blame.
+    """
+
+    def __init__(self, rejected: Rejected) -> None:
+        """Keep the other meaning."""
+        super().__init__(f"PostgreSQL ({rejected})")
+        self.rejected = rejected
 
 
 @contextmanager
@@ -60,6 +83,9 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        if isinstance(error.__context__, asyncio.CancelledError):
+            # A cancelled transaction whose connection is cut: its rollback fails, but the task has to end.
+            raise error.__context__ from None
         reason = (
             "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         )
@@ -72,13 +98,16 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if state.startswith(_MISCONFIGURED):
         remedy = _REMEDIES.get(state, "")
         return Misconfigured(f"PostgreSQL refuses ({state}): {message}{remedy}")
+    copy = re.search(r"^COPY (\S+), line (\d+)(?:, column (\w+))?", error.context or "", re.MULTILINE)
+    table, line, column = copy.groups() if copy else (None, None, None)
+    names = (error.table_name or table, error.column_name or column, error.constraint_name)
+    where = f" on {', '.join(filter(None, names))}" if any(names) else ""
+    position = int(line) - 1 if line else None
+    if state == "08P01":
+        return Unreadable(Rejected(state, message, position, where=where))
     if state.startswith(_RETRY):
         return Unavailable(f"PostgreSQL ({state}): {message}")
-    line = re.search(r"^COPY \S+, line (\d+)", error.context or "", re.MULTILINE)
-    known = state.startswith(("22", "54", "23502", "23503", "23514"))
-    names = [name for name in (error.table_name, error.constraint_name) if name]
-    where = f" on {', '.join(names)}" if names else ""
-    return Rejected(state, message, int(line[1]) - 1 if line else None, known=known, where=where)
+    return Rejected(state, message, position, known=state.startswith(_DATA), where=where)
 
 
 async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:
@@ -123,6 +152,21 @@ async def register_types(connection: Connection) -> None:
     if schema is None:
         raise Misconfigured("the extension vector is missing in this database: run tracker-daemon migrate")
     await register_vector(connection, schema=schema)
+
+
+async def copy(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`."""
+    try:
+        with translated():
+            await connection.copy_records_to_table(table, records=rows, columns=columns)
+    except (ArithmeticError, ValueError) as error:
+        raise Rejected("22000", f"a value does not fit its column: {error}", where=f" on {table}") from error
+    except (AttributeError, LookupError, TypeError) as error:
+        raise Misconfigured(
+            f"a column of {table} has another type than it was migrated with: {error}"
+        ) from error
 
 
 def server_of(dsn: str) -> str:

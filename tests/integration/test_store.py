@@ -12,15 +12,19 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from tests.factory import decision, deliver, delivery, message, outcome
+from tests.chaos.proxy import Fate, PostgresProxy
+from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.waiting import until, until_metric
-from tracker_daemon.store import Poll, Store
+from tracker_daemon.store import Drift, Poll, Store
+from tracker_daemon.store.dead_letters import Filter, replay
+from tracker_daemon.store.drift import QUIET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import asyncpg
 
+    from tracker_daemon.embedded import PostgresServer
     from tracker_daemon.messages import Delivery
 
 
@@ -193,7 +197,7 @@ async def test_a_racing_decision_and_outcome_are_projected(
 
 
 @pytest.mark.parametrize(
-    "positions", [[0], [4], [9], [0, 4, 9], [3, 4], list(range(10)), list(range(60))], ids=str
+    "positions", [[0], [4], [9], [0, 4, 9], [3, 4], list(range(10)), list(range(50))], ids=str
 )
 async def test_poison_takes_nothing_down_with_it(
     store: Store, sql: asyncpg.Connection, positions: list[int]
@@ -268,6 +272,19 @@ async def test_a_killed_connection_is_no_fault_of_the_messages(store: Store, sql
     assert [len(rows) for rows in await _tables(sql)] == [2, 0, 0]
 
 
+async def test_a_write_cancelled_as_its_connection_is_cut_ends(store: Store, sql: asyncpg.Connection) -> None:
+    """The transaction's end fails on the cut connection: that must not pass for an outage to wait out."""
+    assert await store.write(deliver(decision())) == ["stored"]
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE llm_decisions")
+        writing = asyncio.create_task(store.write(deliver(decision())))
+        await until(lambda: sql.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
+        store.abort()
+        writing.cancel()
+        await asyncio.wait({writing}, timeout=20)
+        assert writing.cancelled()
+
+
 async def test_writing_works_without_the_statement_cache(dsn: str, sql: asyncpg.Connection) -> None:
     store = Store(dsn, statement_cache=False)
     id_ = uuid4()
@@ -291,49 +308,293 @@ async def _tables(sql: asyncpg.Connection) -> list[list[Any]]:
 async def test_a_projection_that_is_refused_takes_nothing_down(
     store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An operator's own rule on the projected columns, broken by one of three outcomes."""
+    """An operator's own rule on the projected columns, broken by one of three outcomes: it comes again."""
     await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (pnl < 1000)")
     ids = [uuid4() for _ in range(3)]
     batch = deliver(
         *(decision(id=str(id_), prompt="a secret prompt") for id_ in ids),
         *(outcome(id_, pnl=pnl) for id_, pnl in zip(ids, (1, 5000, 2), strict=True)),
     )
-    assert await store.write(batch) == ["stored"] * 6
+    assert await store.write(batch) == ["stored", "released", "stored", "stored", "released", "stored"]
+    assert "SQLSTATE 23514 on llm_decisions, sane" in str(store.trouble)
     projected = await sql.fetch("SELECT pnl FROM llm_decisions ORDER BY pnl")
     assert [row["pnl"] for row in projected] == [1, 2, None]
     assert await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 3
     printed = "".join(capsys.readouterr())
     assert "an outcome cannot be projected" in printed
     assert "a secret prompt" not in printed
+    await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+    assert await store.write(batch) == ["duplicate"] * 6
+    assert await sql.fetchval("SELECT pnl FROM llm_decisions WHERE id = $1", ids[1]) == 5000
 
 
-async def test_what_pauses_writing_quotes_no_row(
-    store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+async def test_dead_letters_that_cannot_be_stored_are_a_trouble_past_the_ack_wait(
+    store: Store, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown SQLSTATE, whose DETAIL quotes the row, pauses until the operator takes the cause back."""
-    await sql.execute("CREATE UNIQUE INDEX mine ON llm_decisions (prompt)")
-    first, second = deliver(decision(prompt="a secret prompt"), decision(prompt="a secret prompt"))
-    assert await store.write([first]) == ["stored"]
-    writing = asyncio.create_task(store.write([second]))
-    await until(lambda: store.paused)
-    assert store.trouble is not None
-    assert "23505 on llm_decisions, mine" in store.trouble
-    await sql.execute("DROP INDEX mine")
-    assert await writing == ["stored"]
-    assert (store.trouble, store.paused) == (None, False)
-    assert "a secret prompt" not in "".join(capsys.readouterr())
-
-
-async def test_dead_letters_that_cannot_be_stored_are_a_trouble_until_they_can(
-    store: Store, sql: asyncpg.Connection
-) -> None:
+    """Good batches in between do not hide it: the message comes again after its ack wait, and so on."""
     await sql.execute("ALTER TABLE llm_dead_letters RENAME TO gone")
     assert await store.write(deliver(b"bad")) == ["released"]
+    await sql.execute("ALTER TABLE gone RENAME TO llm_dead_letters")
+    assert await store.write(deliver(b"bad", decision())) == ["dead_letter", "stored"]
     assert store.trouble is not None
     assert "dead letters cannot be stored" in store.trouble
-    await sql.execute("ALTER TABLE gone RENAME TO llm_dead_letters")
-    assert await store.write(deliver(b"bad")) == ["dead_letter"]
+    monkeypatch.setattr("tracker_daemon.store.store.TROUBLE_SECONDS", 0)
     assert store.trouble is None
+
+
+# What no SQLSTATE explains.
+
+
+async def test_a_row_refused_for_an_unknown_reason_is_left_to_the_stream(
+    store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator's unique index, whose DETAIL quotes the row: no row, no letter, all others as ever."""
+    await sql.execute("CREATE UNIQUE INDEX mine ON llm_decisions (md5(prompt))")
+    secret = "a secret prompt"
+    batch = deliver(decision(prompt=secret), b"bad", decision(prompt=secret, symbol="ETH"), decision())
+    batch.append(poisoned(deliver(decision(prompt="poison"))[0]))
+    assert await store.write(batch) == ["stored", "dead_letter", "released", "stored", "dead_letter"]
+    assert [len(rows) for rows in await _tables(sql)] == [2, 0, 2]
+    assert await store.write(deliver(decision(prompt="good"))) == ["stored"]
+    assert store.trouble is not None
+    assert "23505 on llm_decisions, mine" in store.trouble
+    assert not store.paused
+    await sql.execute("DROP INDEX mine")
+    assert await store.write(batch) == ["duplicate", "duplicate", "stored", "duplicate", "duplicate"]
+    assert secret not in "".join(capsys.readouterr())
+
+
+TRIGGER = """
+CREATE SEQUENCE calls;
+CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
+CREATE {kind} rule {when} INSERT ON {table} {timing} FOR EACH ROW EXECUTE FUNCTION rule();
+"""
+
+
+async def add_rule(
+    sql: asyncpg.Connection, body: str, *, table: str = "llm_decisions", deferred: bool = False
+) -> None:
+    """Put a trigger on a table; `calls` is a sequence that no rollback turns back."""
+    kind, when, timing = ("TRIGGER", "BEFORE", "")
+    if deferred:
+        kind, when, timing = ("CONSTRAINT TRIGGER", "AFTER", "DEFERRABLE INITIALLY DEFERRED")
+    await sql.execute(TRIGGER.format(body=body, table=table, kind=kind, when=when, timing=timing))
+
+
+def refuse(sqlstate: str, condition: str = "NEW.symbol = 'BAD'") -> str:
+    return f"IF {condition} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '{sqlstate}'; END IF;"
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "result"), [("P0001", "released"), ("XX000", "released"), ("23514", "dead_letter")]
+)
+@pytest.mark.parametrize("deferred", [False, True])
+async def test_a_trigger_that_refuses_a_row_takes_no_other_down(
+    store: Store, sql: asyncpg.Connection, sqlstate: str, result: str, deferred: bool
+) -> None:
+    """Also one that would speak up only at the COMMIT of the whole batch."""
+    await add_rule(sql, refuse(sqlstate), deferred=deferred)
+    batch = deliver(decision(), decision(symbol="BAD"), decision())
+    assert await store.write(batch) == ["stored", result, "stored"]
+    assert [len(rows) for rows in await _tables(sql)] == [2, 0, 1 if result == "dead_letter" else 0]
+
+
+async def test_many_rows_refused_for_an_unknown_reason_pause_writing(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await add_rule(sql, refuse("P0001", "true"))
+    assert await store.write(deliver(*[decision()] * 50)) == ["released"] * 50
+    writing = asyncio.create_task(store.write(deliver(decision())))
+    await until(lambda: store.paused)
+    await sql.execute("DROP FUNCTION rule CASCADE")
+    assert await writing == ["stored"]
+    assert [len(rows) for rows in await _tables(sql)] == [1, 0, 0]
+
+
+async def test_a_replay_leaves_the_letter_of_a_row_refused_for_an_unknown_reason(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (symbol <> 'BAD')")
+    assert await store.write(deliver(decision(symbol="BAD"))) == ["dead_letter"]
+    await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+    await add_rule(sql, refuse("P0001"))
+    (replayed,) = [letter async for letter in replay(sql, Filter(), CONTRACT)]
+    assert (replayed.result, str(replayed.refusal)) == ("refused", "rejected_by_database: P0001: refused")
+    assert await sql.fetchval("SELECT count(*) FROM llm_dead_letters WHERE replayed_at IS NULL") == 1
+
+
+async def test_one_row_that_comes_again_and_again_is_no_drift(store: Store, sql: asyncpg.Connection) -> None:
+    await add_rule(sql, refuse("P0001"))
+    bad = deliver(decision(symbol="BAD"))
+    for _ in range(60):
+        assert await store.write(bad) == ["released"]
+    assert await store.write(deliver(decision())) == ["stored"]
+
+
+async def test_a_missing_key_is_the_schemas_fault_and_no_messages(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    """42P10, which ON CONFLICT meets without the key that it names."""
+    await sql.execute("ALTER TABLE llm_outcomes DROP CONSTRAINT llm_outcomes_pkey")
+    writing = asyncio.create_task(store.write(deliver(outcome(uuid4()))))
+    await until(lambda: store.paused)
+    await sql.execute("ALTER TABLE llm_outcomes ADD PRIMARY KEY (decision_id, event_id)")
+    assert await writing == ["stored"]
+    assert store.trouble is None
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "25P02", "58030"])
+async def test_what_may_pass_by_itself_is_tried_again(
+    store: Store, sql: asyncpg.Connection, sqlstate: str
+) -> None:
+    await add_rule(sql, refuse(sqlstate, "nextval('calls') <= 2"))
+    assert await store.write(deliver(decision())) == ["stored"]
+    assert await sql.fetchval("SELECT last_value FROM calls") == 3
+    assert (store.trouble, store.paused) == (None, False)
+
+
+# Drift.
+
+
+async def test_rejections_message_by_message_pause_writing_until_the_schema_is_right(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    """Up to a quarter of the window become dead letters, the next waits; what the decoder refuses is none."""
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (symbol <> 'BAD')")
+    for bad in deliver(*[decision(symbol="BAD")] * 50):
+        assert await store.write([bad]) == ["dead_letter"]
+    assert await store.write(deliver(*[b"bad"] * 200)) == ["dead_letter"] * 200
+    writing = asyncio.create_task(store.write(deliver(decision(symbol="BAD"))))
+    await until(lambda: store.paused)
+    assert store.trouble is not None
+    assert "rejects 51 of the last 200 messages" in store.trouble
+    assert "SQLSTATE 23514 on llm_decisions, sane" in store.trouble
+    await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+    assert await writing == ["stored"]
+    assert (store.trouble, store.paused) == (None, False)
+    assert [len(rows) for rows in await _tables(sql)] == [1, 0, 250]
+
+
+async def test_what_the_decoder_refuses_and_a_reused_id_are_no_drift(store: Store) -> None:
+    id_ = str(uuid4())
+    conflicts = deliver(*(decision(id=id_, latency_ms=n) for n in range(100)))
+    assert await store.write(conflicts) == ["stored", *["dead_letter"] * 99]
+    assert await store.write(deliver(*[b"bad"] * 300)) == ["dead_letter"] * 300
+    assert await store.write([poisoned(deliver(decision())[0]), *deliver(decision())]) == [
+        "dead_letter",
+        "stored",
+    ]
+
+
+NARROWED = {
+    "by the server": ("prompt TYPE varchar(5)", decision(prompt="too long"), "column prompt", "text"),
+    "by the driver": ("latency_ms TYPE int2", decision(latency_ms=70_000), "22000", "int4"),
+    "as another type": ("prompt TYPE int USING 1", decision(), "another type", "text"),
+}
+
+
+@pytest.mark.parametrize("how", NARROWED)
+async def test_a_column_that_no_longer_holds_the_values_pauses_before_anything_is_written(
+    store: Store, sql: asyncpg.Connection, how: str
+) -> None:
+    """A batch of which more than a quarter is refused: by COPY, or by the encoder for the type of today."""
+    change, bad, said, back = NARROWED[how]
+    column = change.partition(" ")[0]
+    await sql.execute(f"ALTER TABLE llm_decisions ALTER {change}")
+    batch = deliver(*[bad] * 60, decision(prompt="ok"))
+    writing = asyncio.create_task(store.write(batch))
+    await until(lambda: store.paused and said.removeprefix("column ") in str(store.trouble))
+    assert [len(rows) for rows in await _tables(sql)] == [0, 0, 0]
+    await sql.execute(f"ALTER TABLE llm_decisions ALTER {column} TYPE {back}")
+    assert await writing == ["stored"] * 61
+    assert [len(rows) for rows in await _tables(sql)] == [61, 0, 0]
+
+
+async def test_writers_that_share_a_drift_are_stopped_by_each_others_rejections_and_by_one_signal_let_through(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    drift = Drift()
+    stores = [Store(dsn, drift) for _ in range(2)]
+    await sql.execute("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')")
+    bad = deliver(*[decision(symbol="BAD")] * 90)
+    assert await stores[0].write(bad[:50]) == ["dead_letter"] * 50
+    writing = [
+        asyncio.create_task(store.write(part))
+        for store, part in zip(stores, (bad[50:70], bad[70:]), strict=True)
+    ]
+    await until(lambda: all(store.paused for store in stores))
+    drift.override()
+    assert await asyncio.gather(*writing) == [["dead_letter"] * 20] * 2
+    assert await stores[1].write(deliver(*[decision()] * QUIET)) == ["stored"] * QUIET
+    assert not drift.overridden
+    for store in stores:
+        await store.close()
+
+
+async def test_an_operator_may_turn_rows_refused_for_an_unknown_reason_into_dead_letters(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    drift = Drift()
+    store = Store(dsn, drift)
+    await add_rule(sql, refuse("P0001", "true"))
+    writing = asyncio.create_task(store.write(deliver(*[decision()] * 51)))
+    await until(lambda: store.paused)
+    drift.override()
+    assert await writing == ["dead_letter"] * 51
+    await store.close()
+
+
+# 08P01: of a row, or of PgBouncer.
+
+
+async def test_a_row_that_the_server_cannot_read_is_found_and_takes_no_other_down(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await add_rule(sql, refuse("08P01"))
+    id_ = uuid4()
+    batch = deliver(b"bad", *[decision()] * 2, decision(symbol="BAD"), decision(id=str(id_)), outcome(id_))
+    results = ["dead_letter", "stored", "stored", "dead_letter", "stored", "stored"]
+    assert await store.write(batch) == results
+    assert [letter["detail"] for letter in (await _tables(sql))[2] if letter["detail"].startswith("08")] == [
+        "08P01: refused"
+    ]
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", id_) == "SUCCESS"
+    assert (store.trouble, store.paused) == (None, False)
+
+
+async def test_08p01_that_passes_blames_nobody(store: Store, sql: asyncpg.Connection) -> None:
+    """Three times on fresh connections would be a row's: another error in between starts the count anew."""
+    states = ["08P01"] * 3 + ["53000"] + ["08P01"] * 3
+    await add_rule(
+        sql,
+        f"DECLARE states text[] := '{{{','.join(states)}}}'; call int := nextval('calls');"
+        "BEGIN IF call <= array_length(states, 1) THEN"
+        " RAISE EXCEPTION 'pooler' USING ERRCODE = states[call]; END IF; END;",
+    )
+    assert await store.write(deliver(decision())) == ["stored"]
+    assert await sql.fetchval("SELECT last_value FROM calls") == len(states) + 1
+    assert [len(rows) for rows in await _tables(sql)] == [1, 0, 0]
+
+
+async def test_rows_that_the_server_cannot_read_are_drift_when_they_are_many(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (symbol <> 'BAD')")
+    assert await store.write(deliver(*[decision(symbol="BAD")] * 50)) == ["dead_letter"] * 50
+    await add_rule(sql, refuse("08P01", "true"))
+    writing = asyncio.create_task(store.write(deliver(decision())))
+    await until(lambda: store.paused)
+    await sql.execute("DROP FUNCTION rule CASCADE")
+    assert await writing == ["stored"]
+
+
+async def test_a_dead_letter_that_the_server_cannot_read_is_left_to_the_stream(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await add_rule(sql, refuse("08P01", "NEW.payload = 'worst'"), table="llm_dead_letters")
+    assert await store.write(deliver(b"worst", b"bad")) == ["released", "dead_letter"]
+    assert store.trouble is not None
+    assert "a dead letter cannot be stored: SQLSTATE 08P01" in store.trouble
 
 
 async def test_a_count_that_fails_is_no_outage(dsn: str, sql: asyncpg.Connection) -> None:
@@ -346,3 +607,28 @@ async def test_a_count_that_fails_is_no_outage(dsn: str, sql: asyncpg.Connection
         await until_metric("tracker_postgres_up", 1)
     polling.cancel()
     await asyncio.wait({polling})
+
+
+async def test_what_a_frozen_writer_holds_is_given_up_and_written_by_another(
+    dsn: str, store: Store, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are copied and locked, its COMMIT is never sent, and its connection stays open."""
+    monkeypatch.setattr("tracker_daemon.store.transaction.IDLE_SECONDS", 1)
+    deliveries = deliver(decision(), decision())
+    copied, thawed = asyncio.Event(), asyncio.Event()
+
+    async def freeze() -> Fate:
+        copied.set()
+        await thawed.wait()
+        return Fate.PASS
+
+    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+        frozen = Store(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        gone = proxy.arm("before-commit", freeze)
+        writing = asyncio.create_task(frozen.write(deliveries))
+        await copied.wait()
+        assert await store.write(deliveries) == ["stored", "stored"]
+        thawed.set()
+        await gone
+        assert await writing == ["duplicate", "duplicate"]
+        await frozen.close()

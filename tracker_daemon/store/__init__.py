@@ -1,6 +1,7 @@
-"""Batches into PostgreSQL: COPY, isolation of poison, commit, projection."""
+"""Batches into PostgreSQL: COPY, isolation of poison, drift, commit, projection."""
 
+from tracker_daemon.store.drift import Drift
 from tracker_daemon.store.poll import Poll
 from tracker_daemon.store.store import Store
 
-__all__ = ["Poll", "Store"]
+__all__ = ["Drift", "Poll", "Store"]

@@ -10,17 +10,32 @@ import tenacity
 
 from tracker_daemon import metrics
 from tracker_daemon.errors import Misconfigured, Unavailable
-from tracker_daemon.postgres import Connection, Rejected, close, connect, register_types, translated
+from tracker_daemon.postgres import (
+    Connection,
+    Rejected,
+    Unreadable,
+    close,
+    connect,
+    register_types,
+    translated,
+)
+from tracker_daemon.store.drift import Drift
 from tracker_daemon.store.transaction import Transaction, project
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from tenacity.stop import StopBaseT
 
     from tracker_daemon.messages import Delivery, Result
 
 log = structlog.get_logger(__name__)
 
 RETRY_CAP_SECONDS: Final = 5.0
+FRESH_TRIES: Final = 3
+"""Fresh connections on which a batch must meet 08P01, one after the other, before its rows are suspected."""
+TROUBLE_SECONDS: Final = 90.0
+"""How long a released message is a trouble: longer than the usual ack wait, after which it comes again."""
 
 T = TypeVar("T")
 
@@ -28,29 +43,39 @@ T = TypeVar("T")
 class Store:
     """Writes batches over one connection of its own, which it opens at need."""
 
-    def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
-        """Keep the address; the first write connects."""
+    def __init__(self, dsn: str, drift: Drift | None = None, *, statement_cache: bool = True) -> None:
+        """Keep the address, for the first write, and the drift that writers share (None: its own)."""
         self._dsn = dsn
+        self._drift = drift or Drift()
         self._statement_cache = statement_cache
         self._connection: Connection | None = None
-        self.trouble: str | None = None
-        """What keeps it from storing everything; None: nothing does."""
+        self._obstacle: str | None = None
+        self._released: tuple[str, float] | None = None
         self.paused = False
-        """Whether it waits for an operator: schema or grants are wrong."""
+        """Whether it waits for an operator: schema or grants are wrong, or too much is rejected."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from storing everything, now or a little while ago; None: nothing does."""
+        if self._obstacle is None and self._released is not None:
+            why, since = self._released
+            return why if time.monotonic() < since + TROUBLE_SECONDS else None
+        return self._obstacle
 
     async def write(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Commit a row about every message and return what each became.
 
-        An outage is waited out, however long. A message of which not even a dead letter can be stored is
-        `released`.
+        An outage is waited out, however long; so is `Drifted`. A message of which not even a dead letter can
+        be stored, or whose row is refused for an unknown reason, is `released`.
         """
-        written = await self._persist(lambda connection: Transaction(connection, deliveries).commit())
-        _count(written, deliveries)
-        # After the commit: of a decision and an outcome that race in two transactions, the later sees both.
-        # Before the ack: a crash in between is made good by the redelivery.
-        await self._persist(lambda connection: project(connection, deliveries))
-        self.trouble = written.trouble
-        return written.results
+        try:
+            return await self._write(deliveries, _Suspicion())
+        except Unreadable:
+            await self.close()
+            if len(deliveries) == 1:
+                return await self._write(deliveries, tenacity.stop_never, blaming=True)
+            middle = len(deliveries) // 2
+            return [*await self.write(deliveries[:middle]), *await self.write(deliveries[middle:])]
 
     def abort(self) -> None:
         """Cut the connection: a cancelled transaction would wait for a frozen server to roll it back."""
@@ -63,23 +88,45 @@ class Store:
         if connection is not None:
             await close(connection)
 
-    async def _persist(self, attempt: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _write(
+        self, deliveries: Sequence[Delivery], stop: StopBaseT, *, blaming: bool = False
+    ) -> list[Result]:
+        written = await self._persist(
+            lambda connection: Transaction(connection, deliveries, self._drift, blaming=blaming).commit(),
+            stop,
+        )
+        _count(written, deliveries)
+        # After the commit: of a decision and an outcome that race in two transactions, the later sees both.
+        # Before the ack: a crash in between, or a refusal, is made good by the redelivery.
+        refused = await self._persist(lambda connection: project(connection, deliveries), tenacity.stop_never)
+        for index, why in refused.items():
+            written.results[index] = "released"
+            written.trouble = (
+                f"PostgreSQL refuses to show the outcome of a decision ({why}): its message stays in the "
+                "stream until it passes. Look at constraints and triggers of llm_decisions"
+            )
+        if written.trouble:
+            self._released = written.trouble, time.monotonic()
+        return written.results
+
+    async def _persist(self, attempt: Callable[[Connection], Awaitable[T]], stop: StopBaseT) -> T:
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Unavailable),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=RETRY_CAP_SECONDS),
+            stop=stop,
             before_sleep=self._after_failure,
+            reraise=True,
         )
         result: T = await retrying(self._attempt, attempt)
-        self.trouble, self.paused = None, False
+        self._obstacle, self.paused = None, False
         return result
 
     async def _attempt(self, attempt: Callable[[Connection], Awaitable[T]]) -> T:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, statement_cache=self._statement_cache)
-            with translated():
-                await register_types(self._connection)
         try:
             with translated():
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await connect(self._dsn, statement_cache=self._statement_cache)
+                    await register_types(self._connection)
                 return await attempt(self._connection)
         except Rejected as error:
             raise Misconfigured(
@@ -88,15 +135,28 @@ class Store:
 
     async def _after_failure(self, retry: tenacity.RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome else None
-        self.trouble, self.paused = str(error), isinstance(error, Misconfigured)
+        self._obstacle, self.paused = str(error), isinstance(error, Misconfigured)
         metrics.writer_retries.labels("misconfigured" if self.paused else "unavailable").inc()
         (log.error if self.paused else log.warning)(
             "writing is paused until an operator acts" if self.paused else "cannot write, trying again",
-            reason=self.trouble,
+            reason=self._obstacle,
             attempt=retry.attempt_number,
             wait_seconds=round(retry.upcoming_sleep, 1),
         )
         await self.close()
+
+
+class _Suspicion:
+    """Stops the attempts at a batch whose 08P01 is hardly PgBouncer's: anything else in between clears it."""
+
+    def __init__(self) -> None:
+        self._met = 0
+
+    def __call__(self, retry: tenacity.RetryCallState) -> bool:
+        error = retry.outcome.exception() if retry.outcome else None
+        self._met = self._met + 1 if isinstance(error, Unreadable) else 0
+        # The first may have met it on a connection that had been open for long.
+        return self._met > FRESH_TRIES
 
 
 def _count(written: Transaction, deliveries: Sequence[Delivery]) -> None:

@@ -52,23 +52,32 @@ OUTCOMES: Final = Table("llm_outcomes", _columns(Outcome), ("decision_id", "even
 DEAD_LETTERS: Final = Table("llm_dead_letters", _columns(DeadLetter), ("id",))
 
 # The winner is the greatest (observed_at, but not later than the stream's own time; then stream sequence).
-# The comparison with what is projected already makes the result independent of who comes last, also for an
-# UPDATE that waited for another one's row lock with an older snapshot.
-PROJECT: Final = """
-UPDATE llm_decisions d
-SET outcome = w.outcome, pnl = w.pnl, outcome_at = w.at, outcome_sequence = w.sequence
-FROM (
-    SELECT DISTINCT ON (decision_id) decision_id, outcome, pnl, at, sequence
+_WINNERS: Final = """
+    SELECT DISTINCT ON (decision_id) decision_id, outcome, pnl, at, sequence, stream_sequence
     FROM (
-        SELECT decision_id, outcome, pnl, LEAST(observed_at, received_at) AS at,
+        SELECT decision_id, outcome, pnl, LEAST(observed_at, received_at) AS at, stream_sequence,
                COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) AS sequence
         FROM llm_outcomes
         WHERE decision_id = ANY($1::uuid[])
     ) event
     ORDER BY decision_id, at DESC, sequence DESC
-) w
+"""
+
+# The comparison with what is projected already makes the result independent of who comes last, also for an
+# UPDATE that waited for another one's row lock with an older snapshot.
+PROJECT: Final = f"""
+UPDATE llm_decisions d
+SET outcome = w.outcome, pnl = w.pnl, outcome_at = w.at, outcome_sequence = w.sequence
+FROM ({_WINNERS}) w
 WHERE d.id = w.decision_id
   AND (d.outcome_at IS NULL OR (w.at, w.sequence) > (d.outcome_at, d.outcome_sequence))
+"""
+UNPROJECTED: Final = f"""
+SELECT d.id, w.stream_sequence
+FROM llm_decisions d LEFT JOIN ({_WINNERS}) w ON w.decision_id = d.id
+WHERE d.id = ANY($1::uuid[])
+  AND (d.outcome, d.pnl, d.outcome_at, d.outcome_sequence)
+      IS DISTINCT FROM (w.outcome, w.pnl, w.at, w.sequence)
 """
 
 STUB_SESSIONS: Final = """

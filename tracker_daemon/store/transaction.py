@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -10,7 +11,7 @@ import structlog
 
 from tracker_daemon.errors import InvalidPayload, Misconfigured, Unavailable
 from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_letter
-from tracker_daemon.postgres import Rejected, translated
+from tracker_daemon.postgres import Rejected, Unreadable, copy, translated
 from tracker_daemon.store.tables import (
     CONTENT_HASHES,
     DEAD_LETTERS,
@@ -22,31 +23,59 @@ from tracker_daemon.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from uuid import UUID
 
     from msgspec import Struct
 
     from tracker_daemon.messages import Delivery
     from tracker_daemon.postgres import Connection
+    from tracker_daemon.store.drift import Drift
 
 log = structlog.get_logger(__name__)
 
 MAX_LINE_HINTS: Final = 8
 """Poison rows of a batch that are found by the line number in the server's error; then halving is cheaper."""
 
+IDLE_SECONDS = 30
+"""The server ends a transaction of which it has heard nothing for so long."""
+# A constraint that an operator has deferred would fail the COMMIT, with the good rows. And a daemon that is
+# frozen, or cut off without a word, must not keep its rows locked from whoever is given them next.
+BEFORE_ROWS: Final = (
+    "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'"
+)
+
 Verdict = Result | InvalidPayload
 T = TypeVar("T")
 V = TypeVar("V")
 
 
+class _Unexplained(InvalidPayload):
+    """The database refuses a row without blaming its data: no letter either, it stays with the stream."""
+
+
 class Transaction:
     """One batch, committed whole: about every message a row, or a verdict why there is none."""
 
-    def __init__(self, connection: Connection, deliveries: Sequence[Delivery]) -> None:
-        """Begin with nothing done."""
+    def __init__(
+        self,
+        connection: Connection,
+        deliveries: Sequence[Delivery],
+        drift: Drift | None = None,
+        *,
+        blaming: bool = False,
+    ) -> None:
+        """Begin with nothing done.
+
+        `drift` says when rejections are too many; without it they never are. `blaming`: an 08P01 is the
+        fault of the one row that the batch has, as the store has found out by then.
+        """
         self._connection = connection
         self._deliveries = deliveries
+        self._drift = drift
+        self._blaming = blaming
+        self._rejected: dict[UUID, Rejected] = {}
+        self._numbers: dict[UUID, int] = {}
         self.results: list[Result] = []
         self.rows: Counter[str] = Counter()
         self.letters: list[DeadLetter] = []
@@ -57,25 +86,55 @@ class Transaction:
         """Write and commit; afterwards the attributes say what.
 
         `results`: one a delivery. `rows`: new ones by table. `letters`: new ones. `refused`: by the index of
-        a delivery, why there is no good row about it. `trouble`: why dead letters could not be stored.
+        a delivery, why there is no good row about it. `trouble`: why a message was released. Raises
+        `Drifted`, with nothing written, when the database rejects too much.
         """
         async with self._connection.transaction():
-            verdicts = await self._isolated(self._deliveries, self._insert, _poison)
+            await self._connection.execute(BEFORE_ROWS.format(idle_seconds=IDLE_SECONDS))
+            verdicts = await self._isolated(self._deliveries, self._insert, self._reject)
             self.refused = {
                 index: verdict
                 for index, verdict in enumerate(verdicts)
                 if isinstance(verdict, InvalidPayload)
             }
-            letters = [
-                dead_letter(self._deliveries[index].message, why) for index, why in self.refused.items()
-            ]
-            fates = await self._insert_letters(letters)
-        for index, letter, fate in zip(self.refused, letters, fates, strict=True):
-            verdicts[index] = fate
-            if fate == "dead_letter":
-                self.letters.append(letter)
+            letters = {
+                index: dead_letter(self._deliveries[index].message, why)
+                for index, why in self.refused.items()
+                if not isinstance(why, _Unexplained)
+            }
+            fates = dict(zip(letters, await self._insert_letters(list(letters.values())), strict=True))
+        for index in self.refused:
+            verdicts[index] = fates.get(index, "released")
+            if verdicts[index] == "dead_letter":
+                self.letters.append(letters[index])
         self.results = [verdict for verdict in verdicts if not isinstance(verdict, InvalidPayload)]
+        self._report_rejections()
         return self
+
+    def _report_rejections(self) -> None:
+        """Tell drift and log what is committed; before the COMMIT it would be told at every attempt."""
+        fates = [
+            delivery.message.identity
+            if self._rejected and delivery.message.identity in self._rejected
+            else None
+            for delivery in self._deliveries
+            if _is_row(delivery)
+        ]
+        if self._drift is not None and fates:
+            self._drift.remember(self._deliveries[0].message.identity, fates)
+        for index, why in self.refused.items():
+            message = self._deliveries[index].message
+            if isinstance(why, _Unexplained):
+                reason = self._rejected[message.identity].safely
+                log.error("refused, left to the stream", reason=reason, stream_sequence=message.sequence)
+                self.trouble = (
+                    f"PostgreSQL refuses a row for a reason that blames no message ({reason}): it stays in "
+                    "the stream until it passes. Look at triggers and unique indexes of that table, and into "
+                    "the server's log"
+                )
+            elif message.identity in self._rejected:
+                reason = self._rejected[message.identity].safely
+                log.warning("rejected by the database", reason=reason, stream_sequence=message.sequence)
 
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         """Insert the decisions, then the events of the ledger; an invalid payload is its own verdict."""
@@ -141,7 +200,7 @@ class Transaction:
             return ["dead_letter" if (letter.id,) in fresh else "duplicate" for letter in part]
 
         try:
-            return await self._isolated(letters, insert, _released)
+            return await self._isolated(letters, insert, self._release)
         except Misconfigured as error:
             self.trouble = f"dead letters cannot be stored: {error}"
             log.error("dead letters cannot be stored, their messages stay unacknowledged", reason=str(error))
@@ -151,12 +210,9 @@ class Transaction:
         """Copy the records and return the keys of those that are new; each row comes with its position."""
         await self._connection.execute(table.make_incoming)
         try:
-            with translated():
-                await self._connection.copy_records_to_table(
-                    table.incoming,
-                    records=map(table.row, (record for _, record in rows)),
-                    columns=table.columns,
-                )
+            await copy(
+                self._connection, table.incoming, table.columns, [table.row(record) for _, record in rows]
+            )
         except Rejected as error:
             if error.position is not None:
                 error.position = rows[error.position][0]
@@ -179,7 +235,7 @@ class Transaction:
             part = parts.popleft()
             rows = self.rows.copy()
             try:
-                with translated():
+                with self._judged():
                     async with self._connection.transaction():
                         verdicts += await insert(part)
             except Rejected as error:
@@ -195,40 +251,69 @@ class Transaction:
                 parts.extendleft(reversed(split))
         return verdicts
 
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Errors as `translated` has them, but 08P01 is `Rejected` where it blames the row.
 
-def _poison(delivery: Delivery, error: Rejected) -> Verdict:
-    if not error.known:
-        raise Misconfigured(f"PostgreSQL refuses a row for a reason unknown to this version: {error.safely}")
-    message = delivery.message
-    log.warning("rejected by the database", sqlstate=error.sqlstate, stream_sequence=message.sequence)
-    return InvalidPayload("rejected_by_database", None, str(error))
+        Never on a connection that PgBouncer has closed: there the rollback to the savepoint fails first.
+        """
+        try:
+            with translated():
+                yield
+        except Unreadable as error:
+            if not self._blaming:
+                raise
+            raise error.rejected from error
+
+    def _reject(self, delivery: Delivery, error: Rejected) -> Verdict:
+        self._rejected[delivery.message.identity] = error
+        overridden = False
+        if self._drift is not None:
+            rows = filter(_is_row, self._deliveries)
+            number = next(number for number, row in enumerate(rows) if row is delivery)
+            self._numbers[delivery.message.identity] = number
+            self._drift.check(self._deliveries[0].message.identity, self._numbers, error.safely)
+            overridden = self._drift.overridden
+        verdict = InvalidPayload if error.known or overridden else _Unexplained
+        return verdict("rejected_by_database", None, str(error))
+
+    def _release(self, letter: DeadLetter, error: Rejected) -> Result:
+        self.trouble = f"a dead letter cannot be stored: {error.safely}"
+        log.error(
+            "a dead letter cannot be stored, its message stays unacknowledged",
+            reason=error.safely,
+            stream_sequence=letter.stream_sequence,
+        )
+        return "released"
 
 
-def _released(letter: DeadLetter, error: Rejected) -> Result:
-    log.error(
-        "a dead letter cannot be stored, its message stays unacknowledged",
-        sqlstate=error.sqlstate,
-        stream_sequence=letter.stream_sequence,
-    )
-    return "released"
+def _is_row(delivery: Delivery) -> bool:
+    """Whether it goes to a table of decisions or outcomes, rather than to the dead letters at once."""
+    return not isinstance(delivery.record, InvalidPayload)
 
 
-async def project(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """Bring outcome and P&L of the decisions that a batch touches up to date with the ledger."""
+async def project(connection: Connection, deliveries: Sequence[Delivery]) -> dict[int, str]:
+    """Bring outcome and P&L of the decisions that a batch touches up to date with the ledger.
+
+    Returns, by the index of a delivery, why the outcome of its decision cannot be shown: the ledger has it,
+    and a rule that somebody has put on the table refuses its copy.
+    """
     ids = {
-        record.id if isinstance(record, Decision) else record.decision_id
-        for record in (delivery.record for delivery in deliveries)
+        index: record.id if isinstance(record, Decision) else record.decision_id
+        for index, record in enumerate(delivery.record for delivery in deliveries)
         if not isinstance(record, InvalidPayload)
     }
+    refused: dict[UUID, str] = {}
     try:
-        await _project(connection, list(ids))
+        await _project(connection, list(set(ids.values())))
     except Rejected:
-        for id_ in ids:
+        for id_ in set(ids.values()):
             try:
                 await _project(connection, [id_])
             except Rejected as error:
-                # The ledger has the event; its copy is refused by a rule that somebody put on the table.
+                refused[id_] = error.safely
                 log.error("an outcome cannot be projected", decision_id=str(id_), reason=error.safely)
+    return {index: refused[id_] for index, id_ in ids.items() if id_ in refused}
 
 
 async def _project(connection: Connection, ids: list[UUID]) -> None:
