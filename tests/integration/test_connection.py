@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import nkeys
@@ -254,4 +256,137 @@ async def test_expired_credentials_end_the_connection_for_good(server: NatsServe
     assert str(await asyncio.wait_for(lost, 30)) == (
         "the NATS client closed its connection: nats: user authentication expired"
     )
+    await disconnect(client)
+
+
+# nats-py forgets to close the socket of an attempt that failed after it was connected.
+_leaky = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+# A file of credentials that changes while the daemon runs.
+
+
+async def test_credentials_are_read_again_at_each_reconnect(server: NatsServer, tmp_path: Path) -> None:
+    """Those of the first connection are worth nothing to the server that comes back."""
+    first, second = Operator(), Operator()
+    server.options = first.options
+    server.start()
+    creds = first.write_creds(tmp_path / "user.creds")
+    client = await connect(settings_for(server, creds_file=creds), lambda _: None)
+    server.stop()
+    await until(lambda: not client.is_connected)
+    server.options = second.options
+    second.write_creds(creds)
+    server.start()
+    await until(lambda: client.is_connected)
+    await disconnect(client)
+
+
+@_leaky
+@pytest.mark.parametrize("lines", [0, 2, 6])
+async def test_credentials_that_are_half_written_at_a_reconnect_are_waited_for(
+    server: NatsServer, tmp_path: Path, lines: int
+) -> None:
+    """An empty file, one that ends after the JWT, one that ends within the seed: none ends the attempts."""
+    operator = Operator()
+    server.options = operator.options
+    server.start()
+    creds = operator.write_creds(tmp_path / "user.creds")
+    whole = creds.read_text()
+    client = await connect(settings_for(server, creds_file=creds), lambda _: None)
+    with capture_logs() as said:
+        server.stop()
+        await until(lambda: not client.is_connected)
+        creds.write_text("\n".join(whole.split("\n")[:lines]))
+        server.start()
+        await until(lambda: any("TRACKER_NATS_CREDS_FILE" in line.get("reason", "") for line in said))
+        creds.write_text(whole)
+        await until(lambda: client.is_connected)
+    assert "SUA" not in str(said)
+    await disconnect(client)
+
+
+# A client that is dead and looks alive.
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that pings, and is given up, sooner."""
+    monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 1)
+    monkeypatch.setattr(connection, "DEAD_SECONDS", 4)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_client_in_which_nobody_reads_is_given_up(nats_server: NatsServer) -> None:
+    """As nats-py's read loop ends on an exception that it does not foresee, and with it the ping loop."""
+    lost: list[ConnectionLost] = []
+    client = await connect(settings_for(nats_server), lost.append)
+    assert client._reading_task is not None
+    assert client._ping_interval_task is not None
+    client._reading_task.cancel()
+    client._ping_interval_task.cancel()
+    await until(lambda: lost)
+    assert client.is_connected, "it looks alive"
+    assert str(lost[0]).startswith("the NATS client has heard nothing for 4 s")
+    await disconnect(client)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_client_that_stops_trying_to_reconnect_is_given_up(server: NatsServer) -> None:
+    lost: list[ConnectionLost] = []
+    server.start()
+    client = await connect(settings_for(server), lost.append)
+    server.stop()
+    await until(lambda: client.is_reconnecting)
+    assert client._reconnection_task is not None
+    client._reconnection_task.cancel()
+    server.start()
+    await until(lambda: lost)
+    assert not client.is_closed, "it would stay away for ever"
+    assert str(lost[0]).startswith("the NATS client has heard nothing for 4 s")
+    await disconnect(client)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_client_that_hears_nothing_but_answers_to_its_pings_is_alive(
+    nats_server: NatsServer,
+) -> None:
+    """As when JetStream has no leader for long: an outage elsewhere, and no reason to leave."""
+    lost: list[ConnectionLost] = []
+    client = await connect(settings_for(nats_server), lost.append)
+    await until(lambda: client._pongs_received >= 8)
+    assert lost == []
+    await disconnect(client)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_server_that_is_away_for_long_is_waited_for(server: NatsServer) -> None:
+    server.start()
+    lost: list[ConnectionLost] = []
+    client = await connect(settings_for(server), lost.append)
+    server.stop()
+    await until(lambda: client.server_pool[0].reconnects >= 8)
+    server.start()
+    await until(lambda: client.is_connected)
+    assert lost == []
+    await disconnect(client)
+
+
+@_leaky
+@pytest.mark.usefixtures("_impatient")
+async def test_a_server_that_is_frozen_for_long_is_waited_for(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ping loop gives the connection up; attempts to make a new one fail, again and again."""
+    monkeypatch.setattr(connection, "DEAD_SECONDS", 10)
+    server.start()
+    lost: list[ConnectionLost] = []
+    client = await connect(settings_for(server), lost.append)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await until(lambda: client.server_pool[0].reconnects >= 4)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await until(lambda: client.is_connected)
+    assert lost == []
     await disconnect(client)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
 
@@ -582,6 +585,306 @@ async def test_a_server_that_was_frozen_does_not_answer_two_requests_at_once(
             await consumer.ack(inbox.take())
             await consumer.resume()
             await inbox.until(20)
+
+
+async def test_a_server_that_was_frozen_for_long_is_heard_again_on_the_same_connection(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking it again and again must not break the client's read loop when all the answers come at last."""
+    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    inbox = Inbox()
+    with NatsServer(data_dir) as server, capture_logs() as lines:
+        settings = settings_for(server)
+        async with consuming(settings, inbox) as consumer:
+            await until(lambda: consumer._pull)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: sum("no heartbeat" in line["event"] for line in lines) >= 2)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await until(lambda: consumer.attached)
+            async with operating(server) as js:
+                await publish(js, settings, b"after")
+            await inbox.until(1)
+            assert consumer._client.stats["reconnects"] == 0
+            assert consumer._client._reading_task is not None
+            assert not consumer._client._reading_task.done()
+
+
+@pytest.mark.usefixtures("_no_poll")
+async def test_it_is_not_ready_from_silence_until_something_is_heard(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is a black hole keeps the connection open for long."""
+    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    with NatsServer(data_dir) as server:
+        async with consuming(settings_for(server), Inbox()) as consumer:
+            await until(lambda: consumer._pull)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: not consumer.attached)
+                assert consumer._client.is_connected
+                assert consumer.trouble == f"no heartbeat from the stream for {consumer._silence} s"
+                # Asking again is not yet an answer.
+                await until(lambda: consumer._pull and consumer._silence > 4)
+                assert not consumer.attached
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await until(lambda: consumer.attached)
+            assert consumer.trouble is None
+
+
+async def test_requests_that_nobody_answers_are_no_readiness_either(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room no heartbeat is due, and only the poll of the lag notices."""
+    monkeypatch.setattr(jetstream, "POLL_SECONDS", 0)
+    inbox = Inbox(rows=1)
+    with NatsServer(data_dir) as server:
+        settings = settings_for(server)
+        async with consuming(settings, inbox) as consumer:
+            async with operating(server) as js:
+                await publish(js, settings, b"1")
+            await inbox.until(1)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: consumer.trouble)
+                assert consumer._client.is_connected
+                assert not consumer.attached
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await until(lambda: consumer.attached)
+
+
+async def test_a_daemon_that_was_frozen_does_not_take_that_for_silence(
+    js: JetStreamContext, settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would throw away what has arrived meanwhile, to be delivered again only after the ack wait."""
+    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    inbox = Inbox()
+    with capture_logs() as lines:
+        async with consuming(settings, inbox) as consumer:
+            await publish(js, settings, b"before")
+            await inbox.until(1)
+            looked = consumer._polled_at
+            time.sleep(4)  # noqa: ASYNC251 - freezing the whole process is the fault
+            await publish(js, settings, b"after")
+            await inbox.until(2)
+            await until(lambda: consumer._polled_at > looked)
+    assert not [line for line in lines if "no heartbeat" in line["event"]]
+
+
+async def send_status(client: Client, subject: str, line: str) -> None:
+    """Send what a server sends to end a pull request; no public call makes a status line."""
+    header = f"NATS/1.0 {line}\r\n\r\n".encode()
+    await client._send_command(
+        b"HPUB %s %d %d\r\n%s\r\n" % (subject.encode(), len(header), len(header), header)
+    )
+    await client._flush_pending()
+
+
+@pytest.mark.parametrize(
+    "line", ["409 Leadership Change", "409 Server Shutdown", "409 Consumer Deleted", "503", "404 No Messages"]
+)
+async def test_a_status_that_ends_every_request_makes_no_spin_and_no_flood(
+    js: JetStreamContext, settings: NatsSettings, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new request once a look, one line for all of them, and consuming again when it stops."""
+    inbox = Inbox()
+    requests: list[str] = []
+    looks = 0
+
+    async def refuse(msg: Msg) -> None:
+        requests.append(msg.reply)
+        await send_status(js._nc, msg.reply, line)
+
+    with capture_logs() as lines:
+        async with started(settings, inbox) as consumer:
+            check = consumer._check
+
+            async def counted() -> None:
+                nonlocal looks
+                looks += 1
+                await check()
+
+            monkeypatch.setattr(consumer, "_check", counted)
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
+            refusing = await js._nc.subscribe(subject, cb=refuse)
+            await js._nc.flush()
+            await until(lambda: len(requests) >= 3)
+            assert len(requests) <= looks + 1
+            await refusing.unsubscribe()
+            await publish(js, settings, b"after")
+            await inbox.until(1)
+            await until(lambda: consumer.attached)
+    assert len([line for line in lines if line["event"] == "pull request ended"]) == 1
+
+
+# A stream that was made anew, or purged.
+
+
+async def make_anew(js: JetStreamContext, settings: NatsSettings, **config: Any) -> None:
+    """Delete stream and consumer, as an operator would, and make both again under the same names."""
+    await js.delete_stream(settings.stream)
+    await make_stream(js, settings, **config)
+    await make_consumer(js, settings)
+
+
+@pytest.mark.usefixtures("_no_poll")
+async def test_no_old_acknowledgement_settles_a_message_of_a_new_stream(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """The server would take it: the same stream, consumer and sequences are all that it looks at."""
+    await make_stream(js, settings)
+    await make_consumer(js, settings)
+    inbox = Inbox(rows=10)
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *numbered(5))
+        await inbox.until(5)
+        old = inbox.take()
+        await make_anew(js, settings)
+        await publish(js, settings, *numbered(5, start=5))
+        await inbox.until(10)
+        await until(lambda: consumer.attached)
+        new = inbox.take()
+        assert [token.split(".")[2:7] for token in old] == [token.split(".")[2:7] for token in new]
+        await consumer.in_progress(old)
+        await consumer.ack(old)
+        await round_trip(consumer._client)
+        assert await unacknowledged(js, settings, 5)
+        await consumer.ack(new)
+        await until(lambda: unacknowledged(js, settings, 0))
+
+
+@pytest.mark.usefixtures("_no_poll")
+async def test_nor_when_nobody_has_told_that_the_stream_is_a_new_one(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """Without room there is no request that could end: the first delivery of the new consumer tells."""
+    await make_stream(js, settings)
+    await make_consumer(js, settings)
+    inbox = Inbox(rows=4)
+    with capture_logs() as lines:
+        async with consuming(settings, inbox) as consumer:
+            await publish(js, settings, *numbered(4))
+            await inbox.until(4)
+            await until(lambda: out_of_credit(js, settings))
+            await make_anew(js, settings)
+            await publish(js, settings, *numbered(4, start=4))
+            old = inbox.take()
+            await consumer.resume()
+            await inbox.until(8)
+            await consumer.ack(old)
+            await until(lambda: consumer.attached)
+            await round_trip(consumer._client)
+            assert await unacknowledged(js, settings, 4)
+            await consumer.ack(inbox.take())
+            await until(lambda: unacknowledged(js, settings, 0))
+    assert inbox.least[0] == 0
+    assert [line for line in lines if line["event"].startswith("the stream was made anew")]
+
+
+async def test_acknowledgements_wait_for_the_stream_to_be_looked_at_after_a_reconnect(
+    data_dir: Path,
+) -> None:
+    """Another stream may be there under its name; the same one is told then, and delivers nothing again."""
+    inbox = Inbox()
+    with NatsServer(data_dir) as server:
+        settings = settings_for(server)
+        async with consuming(settings, inbox) as consumer:
+            async with operating(server) as js:
+                await publish(js, settings, *numbered(3))
+            await inbox.until(3)
+            server.stop()
+            await until(lambda: not consumer._client.is_connected)
+            await consumer.ack(inbox.take())
+            assert consumer._client.pending_data_size == 0
+            server.start()
+            async with operating(server) as js:
+                await until(lambda: unacknowledged(js, settings, 0))
+    assert len(inbox.all) == 3
+
+
+async def test_a_stream_that_was_made_anew_is_said_and_what_it_had_not_delivered_is_counted(
+    js: JetStreamContext, settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "POLL_SECONDS", 0)
+    gaps = value(metrics.stream_gap_messages)
+    await make_stream(js, settings)
+    await make_consumer(js, settings)
+    await publish(js, settings, *numbered(10))
+    inbox = Inbox(rows=3)
+    with capture_logs() as lines:
+        async with consuming(settings, inbox):
+            await inbox.until(3)
+            await make_anew(js, settings)
+            await until(lambda: any("made anew" in line["event"] for line in lines))
+            assert value(metrics.stream_gap_messages) - gaps == 7
+    [line] = [line for line in lines if "made anew" in line["event"]]
+    assert (line["stream"], line["messages_as_last_heard"]) == (settings.stream, 7)
+    assert (line["event"], line["log_level"]) == (
+        "the stream was made anew, what it had not delivered is gone",
+        "warning",
+    )
+
+
+async def test_a_consumer_that_was_made_anew_is_said_and_nothing_is_lost(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    gaps = value(metrics.stream_gap_messages)
+    await make_stream(js, settings)
+    await make_consumer(js, settings)
+    await publish(js, settings, *numbered(4))
+    inbox = Inbox(rows=8)
+    with capture_logs() as lines:
+        async with consuming(settings, inbox) as consumer:
+            await inbox.until(4)
+            await js.delete_consumer(settings.stream, settings.durable)
+            await inbox.until(8)
+            # Written once, and so done with for whichever consumer: it is the same message.
+            await consumer.ack(inbox.take(4))
+            await until(lambda: unacknowledged(js, settings, 0))
+    assert [line["event"] for line in lines if "made anew" in line["event"]] == [
+        "the durable consumer was made anew, messages may come again"
+    ]
+    assert value(metrics.stream_gap_messages) == gaps
+
+
+async def test_messages_that_a_purge_took_are_said_in_one_line(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(10))
+    for sequence in (3, 4, 6):
+        await js.delete_msg(settings.stream, sequence)
+    inbox = Inbox()
+    with capture_logs() as lines:
+        async with consuming(settings, inbox):
+            await inbox.until(7)
+    [line] = [line for line in lines if "dropped" in line["event"]]
+    assert (line["messages"], line["first_sequence"], line["last_sequence"]) == (3, 3, 6)
+    assert (line["stream"], line["log_level"]) == (settings.stream, "warning")
+
+
+async def test_a_purge_during_an_outage_is_counted(js: JetStreamContext, settings: NatsSettings) -> None:
+    """The consumer's own place moves past what was purged before it is looked at again."""
+    gaps = value(metrics.stream_gap_messages)
+    await make_stream(js, settings)
+    await publish(js, settings, *numbered(5))
+    inbox = Inbox(rows=2)
+    async with consuming(settings, inbox) as consumer:
+        await inbox.until(2)
+        await until(lambda: out_of_credit(js, settings))
+        await js.purge_stream(settings.stream)
+        info = await js.consumer_info(settings.stream, settings.durable)
+        assert (info.delivered and info.delivered.stream_seq) == 5
+        consumer._attached = False
+        await until(lambda: consumer.attached)
+        await publish(js, settings, b"after")
+        await consumer.ack(inbox.take())
+        await consumer.resume()
+        await inbox.until(3)
+    assert value(metrics.stream_gap_messages) - gaps == 3
 
 
 # The end.

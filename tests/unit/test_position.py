@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 
-from tracker_daemon.consumer.position import Gaps, Position, parse_reply
+from tracker_daemon.consumer.position import Gap, Gaps, Position, parse_reply
 
 PUBLISHED_NS = 1_772_461_800_123_456_789
 EXPECTED = Position("LLM", "tracker-daemon", 2, 17, 23, PUBLISHED_NS, 4)
@@ -78,16 +78,17 @@ def attached(consumer_sequence: int, stream_sequence: int, *, alone: bool = True
     return gaps
 
 
-def attach(gaps: Gaps, consumer_sequence: int, stream_sequence: int, *, alone: bool = True) -> None:
+def attach(
+    gaps: Gaps, consumer_sequence: int, stream_sequence: int, *, alone: bool = True, day: int = 0
+) -> None:
     delivered = SequenceInfo(consumer_seq=consumer_sequence, stream_seq=stream_sequence)
-    gaps.attach(info(delivered), alone=alone)
+    gaps.attach(info(delivered, day), alone=alone)
 
 
-def info(delivered: SequenceInfo | None) -> ConsumerInfo:
-    """What the server tells of a consumer."""
-    return ConsumerInfo(
-        "tracker-daemon", "LLM", ConsumerConfig(), datetime(2026, 3, 2, tzinfo=UTC), delivered
-    )
+def info(delivered: SequenceInfo | None, day: int = 0) -> ConsumerInfo:
+    """What the server tells of a consumer that was made on that day."""
+    created = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(days=day)
+    return ConsumerInfo("tracker-daemon", "LLM", ConsumerConfig(), created, delivered)
 
 
 def skipped(gaps: Gaps, *deliveries: tuple[int, int] | tuple[int, int, int]) -> list[int]:
@@ -148,8 +149,10 @@ def test_a_stream_with_other_subjects_has_steps_by_nature() -> None:
 def test_a_consumer_made_anew_counts_from_its_own_start() -> None:
     gaps = attached(0, 0)
     assert skipped(gaps, (1, 10)) == [9]
-    attach(gaps, 0, 0)
+    attach(gaps, 0, 0, day=1)
     assert skipped(gaps, (1, 1), (2, 2)) == [0, 0]
+    attach(gaps, 2, 90, day=2)
+    assert skipped(gaps, (3, 93)) == [2]
     attach(gaps, 7, 90)
     assert skipped(gaps, (8, 93)) == [2]
 
@@ -160,6 +163,24 @@ def test_what_still_arrives_after_attaching_anew_is_no_gap() -> None:
     skipped(gaps, (1, 1))
     attach(gaps, 4, 4)
     assert skipped(gaps, (2, 2), (3, 3), (4, 4), (5, 7)) == [0, 0, 0, 2]
+
+
+def test_a_purge_before_attaching_again_is_a_gap() -> None:
+    """The server moves the place of the consumer past what it purged; nothing was delivered in between."""
+    gaps = attached(0, 0)
+    assert skipped(gaps, (1, 1), (2, 2)) == [0, 0]
+    attach(gaps, 2, 9)
+    assert skipped(gaps, (3, 10)) == [7]
+
+
+def test_gaps_are_told_in_one_with_their_bounds_and_only_once() -> None:
+    gaps = attached(0, 0)
+    assert gaps.take() is None
+    skipped(gaps, (1, 1), (2, 5), (3, 6), (4, 8))
+    assert gaps.take() == Gap(4, 2, 7)
+    assert gaps.take() is None
+    skipped(gaps, (5, 10))
+    assert gaps.take() == Gap(1, 9, 9)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))

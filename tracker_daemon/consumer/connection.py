@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import ssl
@@ -18,6 +19,7 @@ from tracker_daemon.errors import ConnectionLost, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from nats.aio.subscription import Subscription
 
@@ -30,6 +32,9 @@ RECONNECT_WAIT_SECONDS: Final = 1
 ATTEMPT_SECONDS: Final = 10
 FLUSH_TIMEOUT_SECONDS: Final = 2
 FINISH_SECONDS: Final = 5
+DEAD_SECONDS: Final = 60
+"""A client that hears nothing for so long, not even that it failed to connect, is given up."""
+LOOK_SECONDS: Final = 1
 
 
 async def connect(
@@ -58,6 +63,7 @@ async def connect(
                 raise Unavailable(f"NATS at {reporter.servers}: {reason}") from error
         else:
             await reporter.reconnected()
+            reporter.watching = asyncio.create_task(reporter.watch())
             return client
 
 
@@ -112,9 +118,8 @@ def _credentials(settings: NatsSettings) -> dict[str, Any]:
         "token": settings.token and settings.token.get_secret_value(),
     }
     if settings.creds_file:
-        text = settings.creds_file.read_text("utf-8", "replace")
-        _check_seed(_between(text, "USER NKEY SEED"), "TRACKER_NATS_CREDS_FILE")
-        options["user_credentials"] = str(settings.creds_file)
+        _check_seed(_in_creds(settings.creds_file, "USER NKEY SEED"), "TRACKER_NATS_CREDS_FILE")
+        options |= _login(settings.creds_file)
     if settings.nkey_seed_file:
         seed = settings.nkey_seed_file.read_text("utf-8", "replace").strip()
         _check_seed(seed, "TRACKER_NATS_NKEY_SEED_FILE")
@@ -127,10 +132,33 @@ def _credentials(settings: NatsSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-def _between(creds: str, section: str) -> str:
-    """What a credentials file holds between the lines that begin and end a section."""
-    found = re.search(rf"-+BEGIN {section}-+\s*(\S+)\s*-+END {section}-+", creds)
-    return found[1] if found and "BEGIN NATS USER JWT" in creds else ""
+def _login(creds_file: Path) -> dict[str, Any]:
+    """Callbacks that read the credentials anew for each connection: they are renewed while this runs.
+
+    nats-py's own never end, or end its attempts for good, when they find the file half written.
+    """
+
+    def read(section: str) -> str:
+        if found := _in_creds(creds_file, section):
+            return found
+        raise nats.errors.Error(f"no {section} in the file that TRACKER_NATS_CREDS_FILE names")
+
+    def sign(nonce: str) -> bytes:
+        seed = bytearray(read("USER NKEY SEED"), "utf-8")
+        try:
+            signed = nkeys.from_seed(seed).sign(nonce.encode())
+        except Exception:  # noqa: BLE001 - nkeys raises whatever comes, with the seed in reach of its traceback
+            raise nats.errors.Error("no seed in the file that TRACKER_NATS_CREDS_FILE names") from None
+        return base64.b64encode(signed)
+
+    return {"signature_cb": sign, "user_jwt_cb": lambda: read("NATS USER JWT").encode()}
+
+
+def _in_creds(creds_file: Path, section: str) -> str:
+    """What a credentials file holds between the lines that begin and end a section; empty: nothing."""
+    text = creds_file.read_text("utf-8", "replace")
+    found = re.search(rf"-+BEGIN {section}-+\s*(\S+)\s*-+END {section}-+", text)
+    return found[1] if found and "BEGIN NATS USER JWT" in text else ""
 
 
 def _check_seed(seed: str, setting: str) -> None:
@@ -150,9 +178,37 @@ class _Reporter:
         self.servers = ", ".join(server.rpartition("@")[2] for server in settings.servers)
         self._on_lost = on_lost
         self.reason: str | None = None
+        self.watching: asyncio.Task[None] | None = None
         self._connected = False
+        self._errors = 0
+
+    async def watch(self) -> None:
+        """Give up a client that neither hears anything nor tries to: it would look alive for ever.
+
+        An unforeseen exception ends the tasks in which nats-py reads, pings and connects again, and leaves
+        its status as it was. Seconds are counted, not read from a clock: those that this process itself
+        was frozen are not the client's fault.
+        """
+        known, silence = self._heard(), 0
+        while silence < DEAD_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._client.is_closed:
+                return
+            heard = self._heard()
+            known, silence = heard, (0 if heard != known else silence + LOOK_SECONDS)
+        self._on_lost(
+            ConnectionLost(
+                f"the NATS client has heard nothing for {DEAD_SECONDS} s, no answer to its pings either, "
+                "and does not try to connect anew"
+            )
+        )
+
+    def _heard(self) -> tuple[int, int, int]:
+        pongs: int = self._client._pongs_received  # noqa: SLF001 - there is no public count of them
+        return self._client.stats["in_msgs"], pongs, self._errors
 
     async def error(self, error: Exception) -> None:
+        self._errors += 1
         if isinstance(error, nats.errors.SlowConsumerError):
             metrics.slow_consumer_drops.inc()
             reason = "the client's queue is full, messages are dropped"
@@ -177,5 +233,7 @@ class _Reporter:
 
     async def closed(self) -> None:
         metrics.nats_connected.set(0)
+        if self.watching is not None:
+            self.watching.cancel()
         if self._connected:  # an attempt that was given up has lost nothing
             self._on_lost(ConnectionLost(f"the NATS client closed its connection: {self._client.last_error}"))

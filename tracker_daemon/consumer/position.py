@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nats.js.api import ConsumerInfo
 
 
@@ -32,6 +34,14 @@ def parse_reply(reply: str) -> Position:
     return Position(stream, consumer, *map(int, numbers))
 
 
+class Gap(Struct, frozen=True):
+    """Messages that are missing: how many, and the lowest and the highest of their stream sequences."""
+
+    messages: int
+    first: int
+    last: int
+
+
 class Gaps:
     """Counts messages that the stream dropped before anybody saw them.
 
@@ -43,14 +53,21 @@ class Gaps:
     def __init__(self) -> None:
         """Know nothing yet."""
         self._alone = False
+        self._created: datetime | None = None
         self._consumer_sequence = 0
         self._stream_sequence: int | None = None
+        self._gap: Gap | None = None
 
     def attach(self, info: ConsumerInfo, *, alone: bool) -> None:
         """Go on from where the consumer stands; `alone`: the stream has no other subjects."""
         self._alone = alone
-        self._consumer_sequence = info.delivered.consumer_seq if info.delivered else 0
-        self._stream_sequence = info.delivered.stream_seq if info.delivered else 0
+        consumer, stream = (
+            (info.delivered.consumer_seq, info.delivered.stream_seq) if info.delivered else (0, 0)
+        )
+        # Where nothing was delivered since, the place known here is the better one: a purge moves the
+        # consumer's own stream sequence past what is missing.
+        if (info.created, consumer) != (self._created, self._consumer_sequence):
+            self._created, self._consumer_sequence, self._stream_sequence = info.created, consumer, stream
 
     def skipped(self, position: Position) -> int:
         """How many messages are missing right before this one."""
@@ -60,4 +77,17 @@ class Gaps:
         if position.delivered > 1:
             return 0
         last, self._stream_sequence = self._stream_sequence, position.stream_sequence
-        return max(0, position.stream_sequence - last - 1) if last is not None and self._alone else 0
+        if last is None or not self._alone or position.stream_sequence <= last + 1:
+            return 0
+        found = Gap(position.stream_sequence - last - 1, last + 1, position.stream_sequence - 1)
+        self._gap = _joined(self._gap, found) if self._gap else found
+        return found.messages
+
+    def take(self) -> Gap | None:
+        """What was missing since this was last asked, in one; None: nothing."""
+        gap, self._gap = self._gap, None
+        return gap
+
+
+def _joined(one: Gap, other: Gap) -> Gap:
+    return Gap(one.messages + other.messages, min(one.first, other.first), max(one.last, other.last))
