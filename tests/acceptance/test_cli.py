@@ -27,6 +27,7 @@ COMMANDS = [
     ("demo",),
     ("migrate",),
     ("check",),
+    ("verify",),
     ("dead-letters",),
     ("dead-letters", "list"),
     ("dead-letters", "show"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tracker_daemon.cli.options import ConfigFile, Json, Set, load
+from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
 from tracker_daemon.daemon import contract_of
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.messages import REASONS
@@ -28,21 +27,6 @@ if TYPE_CHECKING:
     from tracker_daemon.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Messages that no table could take: list, show, replay, purge.")
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def _moment(text: str) -> datetime:
-    """Parse `24h`, `30d` (ago) or an ISO time; without an offset it means UTC."""
-    if age := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            "expected an age like 24h or 30d, or a time like 2026-11-22T10:00:00Z"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _reason(text: str) -> str:
@@ -59,7 +43,7 @@ Subject = Annotated[str | None, typer.Option(metavar="SUBJECT", help="Only this 
 Since = Annotated[
     datetime | None,
     typer.Option(
-        parser=_moment, metavar="AGE|TIME", help="Only those received since: 24h, 30d, or an ISO time."
+        parser=moment, metavar="AGE|TIME", help="Only those received since: 24h, 30d, or an ISO time."
     ),
 ]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")]
@@ -171,7 +155,7 @@ def purge(
     older_than: Annotated[
         datetime | None,
         typer.Option(
-            parser=_moment, metavar="AGE|TIME", help="Only those received before: 30d, or an ISO time."
+            parser=moment, metavar="AGE|TIME", help="Only those received before: 30d, or an ISO time."
         ),
     ] = None,
     unreplayed: Annotated[

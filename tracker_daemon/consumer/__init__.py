@@ -5,6 +5,7 @@ from nats.aio.client import Client
 from tracker_daemon.consumer.connection import connect, disconnect
 from tracker_daemon.consumer.core import CoreConsumer
 from tracker_daemon.consumer.jetstream import JetStreamConsumer
+from tracker_daemon.consumer.reading import Standing, StreamReading, open_reading
 from tracker_daemon.consumer.stream import consumer_risks, missing_subjects
 
 Consumer = JetStreamConsumer | CoreConsumer
@@ -14,8 +15,11 @@ __all__ = [
     "Consumer",
     "CoreConsumer",
     "JetStreamConsumer",
+    "Standing",
+    "StreamReading",
     "connect",
     "consumer_risks",
     "disconnect",
     "missing_subjects",
+    "open_reading",
 ]
