@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factory import delivery, message
@@ -491,66 +491,3 @@ async def test_a_drained_run_hands_nothing_back() -> None:
         await run
     assert desk.batches.unsettled() == []
     assert desk.batches.held() == 0
-
-
-# Any order of arrivals and ends of writes
-
-step = st.one_of(
-    st.tuples(st.just("add"), st.integers(0, 150)),
-    st.tuples(st.just("finish"), st.integers(0, 4)),
-    st.tuples(st.just("rest"), st.just(0)),
-)
-bounds = st.fixed_dictionaries(
-    {
-        "writers": st.integers(1, 4),
-        "max_rows": st.integers(1, 4),
-        "max_bytes": st.integers(1, 120),
-        "flush_interval_seconds": st.sampled_from([0, NEVER]),
-    }
-)
-
-
-@settings(deadline=None, max_examples=300)
-@given(steps=st.lists(step, max_size=40), bounds=bounds, drained=st.booleans())
-def test_every_message_is_settled_once_or_handed_back(
-    steps: list[tuple[str, int]], bounds: dict[str, Any], drained: bool
-) -> None:
-    """In whatever order messages arrive and writes end, and whether run is drained or cancelled."""
-    asyncio.run(play(Desk(**bounds), steps, bounds, drained=drained))
-
-
-async def play(desk: Desk, steps: list[tuple[str, int]], bounds: dict[str, Any], *, drained: bool) -> None:
-    room, added = desk.batches.room(), []
-    async with running(desk) as run:
-        for name, number in steps:
-            if name == "add":
-                added += desk.add(number)
-            elif name == "finish" and (open_ := [end for end in desk.unfinished if not end.done()]):
-                desk.finish(desk.unfinished.index(open_[number % len(open_)]))
-            else:
-                await rest()
-            held = len(added) - sum(map(len, desk.finished)), total(added) - sum(map(total, desk.finished))
-            assert desk.batches.room() == (room[0] - held[0], room[1] - held[1])
-            assert sum(not end.done() for end in desk.unfinished) <= bounds["writers"]
-        if drained:
-            desk.batches.close()
-            await end_all(desk, run)
-    settled = [item for batch, _ in desk.settled for item in batch]
-    left = desk.batches.unsettled()
-    assert left == [] or not drained
-    assert sorted(map(id, settled + left)) == sorted(map(id, added))
-    assert [item for batch in desk.begun for item in batch] == added[: sum(map(len, desk.begun))]
-    for batch in desk.begun:
-        assert len(batch) <= bounds["max_rows"]
-        assert len(batch) == 1 or total(batch) <= bounds["max_bytes"]
-
-
-async def end_all(desk: Desk, run: asyncio.Task[None]) -> None:
-    """End every write until run ends."""
-    while not run.done():
-        for number, end in enumerate(desk.unfinished):
-            if not end.done():
-                desk.finish(number)
-        await rest()
-        assert run.done() or not all(end.done() for end in desk.unfinished), "closed, yet nothing goes on"
-    await run

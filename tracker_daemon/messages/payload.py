@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from tracker_daemon.errors import InvalidPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_DEPTH: Final = 200
 """Levels of nesting that a payload may have, below what jsonb and the parsers here can take."""
@@ -97,6 +97,9 @@ def exact(digits: str) -> Decimal:
 MAX_PLACES: Final = 16383
 """Digits after the point that PostgreSQL's numeric, and so jsonb, can hold."""
 
+MAX_EXPONENT: Final = 2**30 - 1
+"""The greatest exponent that PostgreSQL reads; of a zero, any other such number is no float64."""
+
 # What may have more: an exponent of four digits, or together with one of three so many digits.
 _MANY_PLACES = re.compile(r"[eE][-+]?\d{4}|\d{15000}")
 _NUMBER = re.compile(r'"(?:[^"\\]|\\.)*+"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?', re.DOTALL)
@@ -107,11 +110,12 @@ def _check_places(text: str, field: str | None) -> None:
         if token[0][0] == '"':
             continue
         try:
-            places = -int(exact(token[0]).as_tuple().exponent)
+            exponent = int(exact(token[0]).as_tuple().exponent)
         except ValueError:
-            places = MAX_PLACES + 1
-        if places > MAX_PLACES:
-            raise InvalidPayload("invalid_field", field, f"a number has more than {MAX_PLACES} places")
+            exponent = MAX_EXPONENT + 1
+        if not -MAX_PLACES <= exponent <= MAX_EXPONENT:
+            detail = f"a number has more than {MAX_PLACES} places, or an exponent above {MAX_EXPONENT}"
+            raise InvalidPayload("invalid_field", field, detail)
 
 
 def _check_unicode(payload: bytes) -> None:
@@ -141,9 +145,9 @@ def _check_nul(payload: bytes) -> None:
     # Pairs: jsonb refuses the character also in a value that a later one of the same key replaces. Among
     # the payload's own fields the last alone is kept. Numbers do not matter here, and may be huge.
     pairs = json.loads(payload, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
-    field = _find(dict(pairs), lambda text: "\x00" in text)
-    if field is not None:
-        raise InvalidPayload("nul_character", field, "PostgreSQL text cannot hold U+0000")
+    steps = _find(dict(pairs), lambda text: "\x00" in text)
+    if steps is not None:
+        raise InvalidPayload("nul_character", _path(steps), "PostgreSQL text cannot hold U+0000")
 
 
 def _refuse_type(error: msgspec.ValidationError) -> NoReturn:
@@ -164,31 +168,37 @@ def _refuse_malformed(payload: bytes, error: msgspec.DecodeError) -> NoReturn:
         raise InvalidPayload("invalid_json", None, str(error)) from None
     if not isinstance(parsed, dict):
         raise InvalidPayload("not_an_object", None, "Expected object") from None
-    field = _find(parsed, lambda text: _SURROGATE.search(text) is not None)
-    if field is None:
+    steps = _find(parsed, lambda text: _SURROGATE.search(text) is not None)
+    if steps is None:
         raise InvalidPayload("invalid_json", None, str(error)) from None
     detail = "a lone surrogate is not Unicode text"
-    raise InvalidPayload("invalid_field", field, detail) from None
+    raise InvalidPayload("invalid_field", _path(steps), detail) from None
 
 
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object with all its keys, duplicates too."""
 
 
-def _find(value: Any, matches: Callable[[str], bool], path: str = "") -> str | None:
-    """The path of the first string, key or value, that matches."""
+def _find(value: Any, matches: Callable[[str], bool]) -> list[str | int] | None:
+    """The steps to the first string, key or value, that matches."""
     if isinstance(value, str):
-        return path if matches(value) else None
-    if isinstance(value, _Pairs):
-        items = [(f"{path}.{key}" if path else key, key, item) for key, item in value]
-    elif isinstance(value, dict):
-        items = [(f"{path}.{key}" if path else key, key, item) for key, item in value.items()]
+        return [] if matches(value) else None
+    items: Iterable[tuple[str | int, Any]]
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, _Pairs):
+        items = value
     elif isinstance(value, list):
-        items = [(f"{path}[{index}]", "", item) for index, item in enumerate(value)]
+        items = enumerate(value)
     else:
         return None
-    for here, key, item in items:
-        found = here if matches(key) else _find(item, matches, here)
-        if found is not None:
-            return found
+    for step, item in items:
+        # Steps are made a path only where something is found: the paths of all would outgrow the payload.
+        below = [] if isinstance(step, str) and matches(step) else _find(item, matches)
+        if below is not None:
+            return [step, *below]
     return None
+
+
+def _path(steps: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
