@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Connection = asyncpg.Connection
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
-COMMAND_TIMEOUT_SECONDS: Final = 60.0
+COMMAND_TIMEOUT_SECONDS: Final = 30.0
 
 # Worth trying again: connection lost, transaction in a state that it should not be in (a read-only standby, a
 # time limit of the server's), serialization failure, deadlock, out of resources, lock timeout, shutting down,
@@ -83,9 +83,10 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        if isinstance(error.__context__, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
             # A cancelled transaction whose connection is cut: its rollback fails, but the task has to end.
-            raise error.__context__ from None
+            raise asyncio.CancelledError from error
         reason = (
             "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         )
@@ -154,13 +155,36 @@ async def register_types(connection: Connection) -> None:
     await register_vector(connection, schema=schema)
 
 
+@asynccontextmanager
+async def _limited(connection: Connection) -> AsyncIterator[None]:
+    """A time limit for a COPY, that the end of the connection brings forward.
+
+    asyncpg's own knows neither: while a COPY waits for the socket to take more, it waits for ever.
+    """
+
+    def end(_: object) -> None:
+        limit.reschedule(0)
+
+    try:
+        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS) as limit:
+            connection.add_termination_listener(end)
+            try:
+                yield
+            finally:
+                connection.remove_termination_listener(end)
+    except TimeoutError:
+        connection.terminate()  # it is in the middle of a message: not even a ROLLBACK would be understood
+        raise
+
+
 async def copy(
     connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`."""
     try:
         with translated():
-            await connection.copy_records_to_table(table, records=rows, columns=columns)
+            async with _limited(connection):
+                await connection.copy_records_to_table(table, records=rows, columns=columns)
     except (ArithmeticError, ValueError) as error:
         raise Rejected("22000", f"a value does not fit its column: {error}", where=f" on {table}") from error
     except (AttributeError, LookupError, TypeError) as error:

@@ -213,7 +213,7 @@ class Proxy(ABC):
                 fate = await trigger.fire()
                 if fate is Fate.RESET:
                     self._cut(connection)
-                if connection.ended:
+                if connection.ended or connection.stranded:
                     return
                 if fate is Fate.SWALLOW:
                     continue

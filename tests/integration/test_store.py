@@ -632,3 +632,64 @@ async def test_what_a_frozen_writer_holds_is_given_up_and_written_by_another(
         await gone
         assert await writing == ["duplicate", "duplicate"]
         await frozen.close()
+
+
+@pytest.mark.parametrize(
+    ("moment", "result"),
+    [(None, "stored"), ("mid-copy", "stored"), ("before-commit", "stored"), ("after-commit", "duplicate")],
+)
+async def test_a_connection_that_has_gone_silent_is_given_up_at_whatever_moment(
+    moment: str | None,
+    result: str,
+    dsn: str,
+    postgres_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its batch is written over another one, while the server still waits for the rest of it."""
+    monkeypatch.setattr("tracker_daemon.postgres.COMMAND_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("tracker_daemon.store.transaction.IDLE_SECONDS", 1)
+    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+
+        async def strand() -> Fate:
+            proxy.strand()
+            return Fate.PASS
+
+        store = Store(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        assert await store.write(deliver(decision())) == ["stored"]
+        if moment is None:
+            proxy.strand()
+        else:
+            stranded = proxy.arm(moment, strand)
+        assert await store.write(deliver(decision())) == [result]
+        if moment is not None:
+            await stranded
+        await store.close()
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("silent", 1), ("reset", 3600)])
+async def test_a_copy_that_the_socket_takes_no_more_of_is_given_up(
+    how: str, seconds: float, dsn: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch larger than all buffers on the way: at its time limit, or once the connection has ended."""
+    monkeypatch.setattr("tracker_daemon.postgres.COMMAND_TIMEOUT_SECONDS", seconds)
+    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+
+        async def hold() -> Fate:
+            proxy.hold()
+            return Fate.PASS
+
+        store = Store(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        assert await store.write(deliver(decision())) == ["stored"]
+        held = proxy.arm("mid-copy", hold)
+        large = deliver(*[decision(prompt="x" * 1_000_000)] * 30)
+        writing = asyncio.create_task(store.write(large))
+        await held
+        assert store._connection is not None
+        transport = store._connection._transport
+        await until(lambda: transport.get_write_buffer_size() > 0)
+        if how == "reset":
+            proxy.reset()
+        await until(lambda: store.trouble)
+        proxy.release()
+        assert await writing == ["stored"] * 30
+        await store.close()
