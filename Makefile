@@ -3,12 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint clean
+# What `make fuzz` runs, and for how long each.
+TARGET ?= decode repeat reply status
+SECONDS ?= 60
+
+.PHONY: help demo test lint chaos fuzz clean
 
 help:
 	@echo "make demo   replay real markets through real servers and a real daemon (ARGS=--keep-running stays up)"
 	@echo "make test   lint, types, import floors, all tests (ARGS are pytest's)"
 	@echo "make lint   without the tests"
+	@echo "make chaos  break servers, connections and daemons, look for losses (ROUNDS=20 SEED=7 ARGS=--help)"
+	@echo "make fuzz   look for inputs that break a promise (SECONDS=60 for each TARGET='decode repeat reply status')"
 	@echo "make clean  remove .venv and every cache"
 
 demo: $(VENV)/.installed
@@ -22,6 +28,18 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(VENV)/.installed
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[fuzz]'
+	@set -e; for target in $(TARGET); do \
+		mkdir -p .cache/fuzz/$$target; \
+		$(BIN)/python -m tests.fuzz.run $$target -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=700 \
+			-dict=tests/fuzz/words.dict -artifact_prefix=.cache/fuzz/$$target- \
+			.cache/fuzz/$$target tests/fuzz/corpus/$$target; \
+	done
 
 # --without-pip: the venv is filled by the pip outside it, so a system Python without ensurepip will do.
 $(VENV)/.installed: pyproject.toml

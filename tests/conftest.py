@@ -26,7 +26,7 @@ DIMENSIONS = 3
 ALLOWED_SKIPS: frozenset[str] = frozenset()
 
 # What a crash of the machine would lose is of no interest here; what a crash of the server would lose is.
-_QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
+QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def nats_server(servers_folder: Path) -> Iterator[NatsServer]:
 @pytest.fixture(scope="session")
 def postgres_server(servers_folder: Path) -> Iterator[PostgresServer]:
     """Yield the run's PostgreSQL; a test that stops or freezes it leaves it running again."""
-    with PostgresServer(servers_folder / "postgres", options=_QUICK) as server:
+    with PostgresServer(servers_folder / "postgres", options=QUICK) as server:
         yield server
 
 

@@ -30,7 +30,9 @@ class Finished(NamedTuple):
     err: str
 
 
-async def tracker(*arguments: str | Path, settings: Mapping[str, str]) -> Finished:
+async def tracker(
+    *arguments: str | Path, settings: Mapping[str, str], seconds: float = PATIENCE_SECONDS
+) -> Finished:
     """Run `tracker-daemon` with these variables as its whole environment, and wait for its end."""
     process = await asyncio.create_subprocess_exec(
         SCRIPT,
@@ -41,7 +43,7 @@ async def tracker(*arguments: str | Path, settings: Mapping[str, str]) -> Finish
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+        out, err = await asyncio.wait_for(process.communicate(), seconds)
     finally:
         if process.returncode is None:
             process.kill()
@@ -50,10 +52,12 @@ async def tracker(*arguments: str | Path, settings: Mapping[str, str]) -> Finish
     return Finished(process.returncode, out.decode(), err.decode())
 
 
-async def until(what: str, holds: Callable[[], Awaitable[T | None]]) -> T:
+async def until(
+    what: str, holds: Callable[[], Awaitable[T | None]], *, seconds: float = PATIENCE_SECONDS
+) -> T:
     """Ask another process again and again until its answer is true, and return that; fail with `what`."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             while not (answer := await holds()):  # noqa: ASYNC110 - no event reaches us from there
                 await asyncio.sleep(POLL_SECONDS)
             return answer

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
+    from tests.chaos.cluster import Cluster
     from tracker_daemon.embedded import NatsServer
 
 WINDOW = 256
@@ -32,7 +33,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 class Stream:
     """Stream, subjects and durable consumer of one test, none of which has to be there yet."""
 
-    def __init__(self, client: Client, server: NatsServer) -> None:
+    def __init__(self, client: Client, server: NatsServer | Cluster) -> None:
         """Choose names that no other test has."""
         mark = uuid.uuid4().hex
         self.client = client
@@ -48,14 +49,17 @@ class Stream:
         }
         self._js = client.jetstream(timeout=10)
 
-    async def make(self, *, durable: bool = True, ack_wait: float = 60) -> None:
+    async def make(
+        self, *, durable: bool = True, ack_wait: float = 60, max_bytes: int = MAX_BYTES, replicas: int = 1
+    ) -> None:
         """Make the stream as an operator would, and the `durable` too; `ack_wait` in seconds."""
         await self._js.add_stream(
             StreamConfig(
                 name=self.name,
                 subjects=[self.decisions, self.outcomes],
-                max_bytes=MAX_BYTES,
+                max_bytes=max_bytes,
                 discard=DiscardPolicy.NEW,
+                num_replicas=replicas,
             )
         )
         if durable:
@@ -82,6 +86,14 @@ class Stream:
             )
             sequences += [ack.seq for ack in acks]
         return sequences
+
+    async def holds(self, messages: int) -> None:
+        """Wait until the stream holds so many messages."""
+
+        async def enough() -> bool:
+            return (await self._js.stream_info(self.name)).state.messages >= messages
+
+        await until(f"the stream holds {messages} messages", enough)
 
     async def settled(self, messages: int) -> None:
         """Wait until the stream holds so many messages and the durable has every one acknowledged."""
@@ -115,6 +127,26 @@ class Stream:
                 await message.ack()
         await self._js.delete_consumer(self.name, f"W{self.durable}")
 
+    async def ack_floor(self) -> int:
+        """The stream sequence up to which the durable has every message acknowledged."""
+        consumer = await self._js.consumer_info(self.name, self.durable)
+        assert consumer.ack_floor is not None
+        return consumer.ack_floor.stream_seq
+
+    async def delivered(self) -> int:
+        """The stream sequence up to which the durable has delivered messages."""
+        consumer = await self._js.consumer_info(self.name, self.durable)
+        assert consumer.delivered is not None
+        return consumer.delivered.stream_seq
+
+    async def delete_durable(self) -> None:
+        """Delete the durable, as an operator might by mistake."""
+        await self._js.delete_consumer(self.name, self.durable)
+
+    async def purge(self) -> None:
+        """Throw away every message of the stream."""
+        await self._js.purge_stream(self.name)
+
     async def unacknowledged(self) -> int:
         """Messages that the durable has not acknowledged: delivered or not."""
         consumer = await self._js.consumer_info(self.name, self.durable)
@@ -134,10 +166,15 @@ def encoded(payload: Payload) -> bytes:
 
 
 @asynccontextmanager
-async def stream_on(server: NatsServer) -> AsyncIterator[Stream]:
+async def stream_on(server: NatsServer | Cluster) -> AsyncIterator[Stream]:
     """Yield a stream of its own on a running server; it is deleted afterwards."""
-    # Patient: some tests take the server away for a while.
-    client = await nats.connect(server.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1)
+
+    async def taken_away(error: Exception) -> None:
+        """Let it pass: some tests take the server away for a while, and nats-py would print each attempt."""
+
+    client = await nats.connect(
+        server.url.split(","), reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=taken_away
+    )
     stream = Stream(client, server)
     try:
         yield stream

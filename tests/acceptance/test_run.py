@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from tests.acceptance.command import until
 from tests.acceptance.stream import encoded, stream_on
 from tests.conftest import create_database
 from tests.factory import decision
+from tests.servers import Away
 from tracker_daemon.embedded import NatsServer, PostgresServer
 
 if TYPE_CHECKING:
@@ -384,31 +384,6 @@ async def own_dsn(own_server: PostgresServer) -> AsyncIterator[str]:
 @pytest.fixture
 def own_settings(basics: dict[str, str], stream: Stream, own_dsn: str) -> dict[str, str]:
     return {**basics, **stream.settings, "TRACKER_POSTGRES_DSN": own_dsn}
-
-
-class Away:
-    """A server that is away for the length of a block: killed, or frozen."""
-
-    def __init__(self, server: PostgresServer | NatsServer, how: str) -> None:
-        """Keep which one, and how."""
-        self._server = server
-        self._how = how
-
-    def __enter__(self) -> None:
-        if self._how == "killed":
-            self._server.kill()
-        else:
-            self._signal(signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        if self._how == "killed":
-            self._server.start()
-        else:
-            self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self._server.pids:
-            os.kill(pid, number)
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 READ_ROWS: Final = 1000
 READ_BYTES: Final = 8 * 1024 * 1024
 READ_SECONDS: Final = 30
+UNHEARD: Final = 50
+"""Requests that may find nobody before the reader counts as gone."""
+UNHEARD_SECONDS: Final = 0.1
 IDLE_SECONDS: Final = 300
 """After so long without a request the server forgets a reader that could not say goodbye."""
 
@@ -69,10 +72,18 @@ class StreamReading:
 
     async def batches(self) -> AsyncIterator[list[Message]]:
         """Yield all messages in order; raise `Unavailable` when the stream does not answer in time."""
-        more = True
+        more, unheard = True, 0
         while more:
-            with _answered():
-                batch, more = await self._request()
+            try:
+                with _answered():
+                    batch, more = await self._request()
+            except _Unheard:
+                # In a cluster the news of a new consumer takes a moment to reach the server asked.
+                unheard += 1
+                if unheard > UNHEARD:
+                    raise
+                await asyncio.sleep(UNHEARD_SECONDS)
+                continue
             if messages := [
                 message for message in map(_message, batch) if (message.sequence or 0) <= self.last
             ]:
@@ -167,6 +178,10 @@ async def open_reading(
             await js.delete_consumer(settings.stream, reader)
 
 
+class _Unheard(Unavailable):
+    """Nobody answers to the name of the reader."""
+
+
 class _Absent(Unavailable):
     """The stream or the consumer that was asked for does not exist."""
 
@@ -199,7 +214,8 @@ def _more(status: Msg, batch: list[Msg]) -> bool:
         return False
     if batch and description.startswith("Message Size Exceeds"):
         return True
-    raise Unavailable(f"NATS: the stream ended a request: {code} {description}")
+    kind = _Unheard if code == "503" and not batch else Unavailable
+    raise kind(f"NATS: the stream ended a request: {code} {description}".rstrip())
 
 
 def _message(msg: Msg) -> Message:
