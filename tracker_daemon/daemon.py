@@ -17,7 +17,7 @@ from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
-from tracker_daemon.store import Drift, Poll, Store
+from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -40,7 +40,7 @@ async def run(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT and return its exit code: 0 drained, 1 failed, 3 work left."""
     daemon = Daemon(settings)
     _declare_series(settings)
-    with _signals(daemon.drift.override) as stop:
+    with _signals(daemon.override) as stop:
         async with serving(settings.http, daemon.obstacles) as port:
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
             return await daemon.run(stop)
@@ -105,10 +105,9 @@ class Daemon:
         """Lay the parts out; nothing is connected yet."""
         self._settings = settings
         dsn, cache = settings.postgres.dsn.get_secret_value(), settings.postgres.statement_cache
-        self.drift = Drift()
-        """What an operator may override."""
+        self._drifts = Drift(), Drift(OUTCOMES)
         writers = range(settings.postgres.writers)
-        self._stores = [Store(dsn, self.drift, statement_cache=cache) for _ in writers]
+        self._stores = [Store(dsn, *self._drifts, statement_cache=cache) for _ in writers]
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
@@ -157,6 +156,12 @@ class Daemon:
         if waiting and asyncio.get_running_loop().time() - self._progress_at > STALL_SECONDS:
             found["progress"] = f"messages wait and none was committed for more than {STALL_SECONDS} s"
         return found
+
+    def override(self) -> None:
+        """Let through what keeps writing paused because too much of it is rejected."""
+        overridden = [drift.override() for drift in self._drifts]
+        if not any(overridden):
+            log.info("SIGUSR1 changes nothing: writing is not paused for rejections")
 
     async def _start(self) -> None:
         await tenacity.AsyncRetrying(

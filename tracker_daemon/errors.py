@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose.
+"""Every error that this package raises on purpose; rooms refine them for their own use.
 
 TrackerError                      a sentence for the reader: what happened, to what, what to do
 ├── InvalidPayload                a message breaks the contract; becomes a dead letter

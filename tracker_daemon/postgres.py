@@ -71,7 +71,7 @@ class Unreadable(Unavailable):
 
     def __init__(self, rejected: Rejected) -> None:
         """Keep the other meaning."""
-        super().__init__(f"PostgreSQL ({rejected})")
+        super().__init__(f"PostgreSQL: {rejected.safely}")
         self.rejected = rejected
 
 

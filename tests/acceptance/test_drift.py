@@ -67,7 +67,7 @@ async def test_sigusr1_makes_dead_letters_of_what_is_rejected_and_then_protects_
     paused: Daemon, stream: Stream, sql: asyncpg.Connection
 ) -> None:
     paused.send(signal.SIGUSR1)
-    await paused.said("becomes dead letters until")
+    await paused.said("SIGUSR1: too many rejections are let through")
     await stream.settled(MESSAGES)
     await paused.ready()
     assert await letters(sql) == MESSAGES

@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 from tests.chaos.proxy import Fate, PostgresProxy
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.waiting import until, until_metric
+from tracker_daemon.messages import Message
 from tracker_daemon.store import Drift, Poll, Store
 from tracker_daemon.store.dead_letters import Filter, replay
-from tracker_daemon.store.drift import QUIET
+from tracker_daemon.store.drift import OUTCOMES, QUIET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -326,6 +327,90 @@ async def test_a_projection_that_is_refused_takes_nothing_down(
     await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
     assert await store.write(batch) == ["duplicate"] * 6
     assert await sql.fetchval("SELECT pnl FROM llm_decisions WHERE id = $1", ids[1]) == 5000
+
+
+async def test_many_refused_projections_pause_writing_before_they_use_up_the_streams_patience(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    decided = deliver(*(decision(id=str(uuid4()), outcome="FAILURE") for _ in range(51)))
+    writing = asyncio.create_task(store.write(decided))
+    await until(lambda: store.paused)
+    assert "refuses to show the outcome of 51 of the last 200 messages" in str(store.trouble)
+    await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+    assert await writing == ["stored"] * 51
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE outcome = 'FAILURE'") == 51
+
+
+async def test_an_override_leaves_outcomes_that_may_not_be_shown_to_the_ledger(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    unshown = Drift(OUTCOMES)
+    store = Store(dsn, None, unshown)
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    decided = deliver(*(decision(id=str(uuid4()), outcome="FAILURE") for _ in range(51)))
+    writing = asyncio.create_task(store.write(decided))
+    await until(lambda: store.paused)
+    assert unshown.override()
+    assert await writing == ["stored"] * 51
+    assert await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 51
+    await store.close()
+
+
+async def test_a_dead_letter_about_a_decision_that_may_not_be_shown_is_no_less_one(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    id_ = str(uuid4())
+    batch = deliver(decision(id=id_), outcome(id_, "FAILURE"), decision(id=id_, prompt="another"))
+    assert await store.write(batch) == ["released", "released", "dead_letter"]
+
+
+async def test_a_replay_leaves_the_letter_of_an_outcome_that_may_not_be_shown(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    id_ = uuid4()
+    await sql.execute("ALTER TABLE llm_outcomes ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    assert await store.write(deliver(decision(id=str(id_)), outcome(id_, "FAILURE"))) == [
+        "stored",
+        "dead_letter",
+    ]
+    await sql.execute("ALTER TABLE llm_outcomes DROP CONSTRAINT sane")
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    (replayed,) = [letter async for letter in replay(sql, Filter(), CONTRACT)]
+    assert replayed.result == "refused"
+    assert "cannot be shown: SQLSTATE 23514" in str(replayed.refusal)
+    await sql.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+    (replayed,) = [letter async for letter in replay(sql, Filter(), CONTRACT)]
+    assert replayed.result == "duplicate"
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions") == "FAILURE"
+
+
+def without_stream(payload: dict[str, Any] | bytes) -> Delivery:
+    """A message of core NATS, which comes once."""
+    given = message(payload)
+    return delivery(
+        Message(given.subject, given.payload, stream=None, sequence=None, published_ns=given.published_ns)
+    )
+
+
+async def test_without_a_stream_a_row_refused_for_an_unknown_reason_becomes_a_dead_letter(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await add_rule(sql, refuse("P0001"))
+    assert await store.write([without_stream(decision(symbol="BAD"))]) == ["dead_letter"]
+    await sql.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (outcome <> 'FAILURE')")
+    assert await store.write([without_stream(decision(outcome="FAILURE"))]) == ["stored"]
+
+
+async def test_without_a_stream_nothing_is_let_go_while_no_dead_letter_can_be_written(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_dead_letters RENAME TO gone")
+    writing = asyncio.create_task(store.write([without_stream(b"bad")]))
+    await until(lambda: store.paused)
+    await sql.execute("ALTER TABLE gone RENAME TO llm_dead_letters")
+    assert await writing == ["dead_letter"]
 
 
 async def test_dead_letters_that_cannot_be_stored_are_a_trouble_past_the_ack_wait(

@@ -162,7 +162,7 @@ REASONS: Final = (
 """Why a message becomes a dead letter."""
 
 Result = Literal["stored", "duplicate", "dead_letter", "released"]
-"""What became of a message; `released`: nothing about it is committed, so it stays with the stream."""
+"""What became of a message; `released`: not all about it could be committed, so it stays with the stream."""
 
 
 def dead_letter(message: Message, error: InvalidPayload) -> DeadLetter:

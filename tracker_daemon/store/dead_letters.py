@@ -120,14 +120,17 @@ async def _replay(connection: Connection, ids: list[UUID], contract: Contract) -
             "SELECT * FROM llm_dead_letters WHERE id = ANY($1::uuid[]) ORDER BY received_at, id", ids
         )
         deliveries = [_delivery(letter, contract) for letter in letters]
-        transaction = await Transaction(connection, deliveries).commit()
+        written = await Transaction(connection, deliveries).commit()
+        # Before the mark, for a crash right after it; once more below, for rows that raced with these.
+        unshown = {
+            index: InvalidPayload("rejected_by_database", "outcome", f"cannot be shown: {why}")
+            for index, why in (await project(connection, deliveries)).items()
+        }
         replayed = [
             Replayed(letter["id"], "refused" if refusal else result, refusal)
-            for index, (letter, result) in enumerate(zip(letters, transaction.results, strict=True))
-            for refusal in [transaction.refused.get(index)]
+            for index, (letter, result) in enumerate(zip(letters, written.results, strict=True))
+            for refusal in [written.refused.get(index) or unshown.get(index)]
         ]
-        # Before the mark, for a crash right after it; once more below, for rows that raced with these.
-        await project(connection, deliveries)
         done = [letter.id for letter in replayed if not letter.refusal]
         await connection.execute(
             "UPDATE llm_dead_letters SET replayed_at = now() "

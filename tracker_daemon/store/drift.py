@@ -27,16 +27,22 @@ class Drifted(Misconfigured):
     """The database rejects so much that no further message is blamed for it."""
 
 
+ROWS: Final = "PostgreSQL rejects", "what is rejected becomes dead letters"
+OUTCOMES: Final = "PostgreSQL refuses to show the outcome of", "what is refused stands in the ledger alone"
+
+
 class Drift:
     """Remembers which of the last decisions and outcomes the database rejected; all writers share one.
 
     It has no clock, so it is the same at any rate. What was before it began counts as good.
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing rejected."""
+    def __init__(self, words: tuple[str, str] = ROWS) -> None:
+        """Begin with nothing rejected; `words` say what happens to messages, and what an override does."""
+        self._happens, self._then = words
         self._recent: deque[UUID | None] = deque([None] * WINDOW, WINDOW)
         self._stopped: set[UUID] = set()
+        self._noisy: set[UUID] = set()
         self._quiet = 0
         self.overridden = False
         """Whether an operator has said that the messages are to blame."""
@@ -55,14 +61,14 @@ class Drift:
         if count * TOLERATED <= WINDOW:
             return
         if self.overridden:
-            self._quiet = 0
+            self._noisy.add(batch)
             return
         self._stopped.add(batch)
         raise Drifted(
-            f"PostgreSQL rejects {count} of the last {WINDOW} messages, one of them with {why}: schema and "
-            "messages no longer fit, and nothing more becomes a dead letter. Put the schema right: writing "
-            "resumes by itself. Or, if the messages are to blame, send SIGUSR1 (systemctl kill -s SIGUSR1 "
-            "tracker-daemon, docker kill -s USR1 CONTAINER), and what is rejected becomes dead letters"
+            f"{self._happens} {count} of the last {WINDOW} messages, one of them with {why}: schema "
+            "and messages no longer fit. Put the schema right: writing resumes by itself. Or, if messages "
+            "are to blame, send SIGUSR1 (systemctl kill -s SIGUSR1 tracker-daemon, docker kill -s USR1 "
+            f"CONTAINER): {self._then}"
         )
 
     def remember(self, batch: UUID, fates: Sequence[UUID | None]) -> None:
@@ -73,17 +79,19 @@ class Drift:
             if fate is not None and fate in self._recent:
                 self._recent.remove(fate)
             self._recent.append(fate)
-        self._quiet += len(fates)
+        self._quiet = 0 if batch in self._noisy else self._quiet + len(fates)
+        self._noisy.discard(batch)
         # A batch that was stopped tries again only after a while: until it has, the others' good rows prove
         # nothing about it.
         if self.overridden and not self._stopped and self._quiet >= QUIET:
             self.overridden = False
             log.info("few rejections again: from now on many of them pause writing, as before SIGUSR1")
 
-    def override(self) -> None:
-        """Let rejections through until they are few again; does nothing unless they keep a batch waiting."""
-        if not self._stopped:
-            log.info("SIGUSR1 changes nothing: writing is not paused for rejections")
-            return
-        self.overridden, self._quiet = True, 0
-        log.warning("SIGUSR1: what the database rejects becomes dead letters until rejections are few again")
+    def override(self) -> bool:
+        """Let rejections through until they are few again; return whether they kept a batch waiting."""
+        if self._stopped:
+            self.overridden, self._quiet = True, 0
+            log.warning(
+                "SIGUSR1: too many rejections are let through until they are few again", then=self._then
+            )
+        return bool(self._stopped)

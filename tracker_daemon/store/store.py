@@ -19,7 +19,7 @@ from tracker_daemon.postgres import (
     register_types,
     translated,
 )
-from tracker_daemon.store.drift import Drift
+from tracker_daemon.store.drift import OUTCOMES, Drift
 from tracker_daemon.store.transaction import Transaction, project
 
 if TYPE_CHECKING:
@@ -43,10 +43,21 @@ T = TypeVar("T")
 class Store:
     """Writes batches over one connection of its own, which it opens at need."""
 
-    def __init__(self, dsn: str, drift: Drift | None = None, *, statement_cache: bool = True) -> None:
-        """Keep the address, for the first write, and the drift that writers share (None: its own)."""
+    def __init__(
+        self,
+        dsn: str,
+        drift: Drift | None = None,
+        unshown: Drift | None = None,
+        *,
+        statement_cache: bool = True,
+    ) -> None:
+        """Keep the address, for the first write, and the drifts that writers share (None: its own).
+
+        `drift` is about rows that are rejected, `unshown` about outcomes that decisions may not show.
+        """
         self._dsn = dsn
         self._drift = drift or Drift()
+        self._unshown = unshown or Drift(OUTCOMES)
         self._statement_cache = statement_cache
         self._connection: Connection | None = None
         self._obstacle: str | None = None
@@ -65,8 +76,8 @@ class Store:
     async def write(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Commit a row about every message and return what each became.
 
-        An outage is waited out, however long; so is `Drifted`. A message of which not even a dead letter can
-        be stored, or whose row is refused for an unknown reason, is `released`.
+        An outage is waited out, however long; so is `Drifted`. `released` is a message of which not even a
+        dead letter can be stored, whose row is refused for an unknown reason, or whose outcome is.
         """
         try:
             return await self._write(deliveries, _Suspicion())
@@ -98,16 +109,36 @@ class Store:
         _count(written, deliveries)
         # After the commit: of a decision and an outcome that race in two transactions, the later sees both.
         # Before the ack: a crash in between, or a refusal, is made good by the redelivery.
-        refused = await self._persist(lambda connection: project(connection, deliveries), tenacity.stop_never)
-        for index, why in refused.items():
-            written.results[index] = "released"
+        unshown = await self._persist(
+            lambda connection: self._project(connection, deliveries), tenacity.stop_never
+        )
+        for index, why in unshown.items():
             written.trouble = (
                 f"PostgreSQL refuses to show the outcome of a decision ({why}): its message stays in the "
                 "stream until it passes. Look at constraints and triggers of llm_decisions"
             )
+            # A dead letter has nothing to show, and nothing comes again where there is no stream.
+            if index not in written.refused and deliveries[index].message.stream is not None:
+                written.results[index] = "released"
         if written.trouble:
             self._released = written.trouble, time.monotonic()
         return written.results
+
+    async def _project(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[int, str]:
+        """Project, and return by index what was refused and has to come again."""
+        refused = await project(connection, deliveries)
+        batch, numbers = deliveries[0].message.identity, {}
+        for index, why in refused.items():
+            numbers[deliveries[index].message.identity] = index
+            self._unshown.check(batch, numbers, why)
+        self._unshown.remember(
+            batch,
+            [
+                delivery.message.identity if index in refused else None
+                for index, delivery in enumerate(deliveries)
+            ],
+        )
+        return {} if self._unshown.overridden else refused
 
     async def _persist(self, attempt: Callable[[Connection], Awaitable[T]], stop: StopBaseT) -> T:
         retrying = tenacity.AsyncRetrying(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -75,7 +76,6 @@ class Transaction:
         self._drift = drift
         self._blaming = blaming
         self._rejected: dict[UUID, Rejected] = {}
-        self._numbers: dict[UUID, int] = {}
         self.results: list[Result] = []
         self.rows: Counter[str] = Counter()
         self.letters: list[DeadLetter] = []
@@ -120,7 +120,7 @@ class Transaction:
             for delivery in self._deliveries
             if _is_row(delivery)
         ]
-        if self._drift is not None and fates:
+        if self._drift is not None:
             self._drift.remember(self._deliveries[0].message.identity, fates)
         for index, why in self.refused.items():
             message = self._deliveries[index].message
@@ -202,6 +202,8 @@ class Transaction:
         try:
             return await self._isolated(letters, insert, self._release)
         except Misconfigured as error:
+            if letters[0].stream is None:  # no stream that keeps the messages meanwhile
+                raise
             self.trouble = f"dead letters cannot be stored: {error}"
             log.error("dead letters cannot be stored, their messages stay unacknowledged", reason=str(error))
             return ["released"] * len(letters)
@@ -269,13 +271,18 @@ class Transaction:
         self._rejected[delivery.message.identity] = error
         overridden = False
         if self._drift is not None:
-            rows = filter(_is_row, self._deliveries)
-            number = next(number for number, row in enumerate(rows) if row is delivery)
-            self._numbers[delivery.message.identity] = number
-            self._drift.check(self._deliveries[0].message.identity, self._numbers, error.safely)
+            numbers = {identity: self._numbers[identity] for identity in self._rejected}
+            self._drift.check(self._deliveries[0].message.identity, numbers, error.safely)
             overridden = self._drift.overridden
-        verdict = InvalidPayload if error.known or overridden else _Unexplained
+        comes_again = delivery.message.stream is not None
+        verdict = _Unexplained if comes_again and not error.known and not overridden else InvalidPayload
         return verdict("rejected_by_database", None, str(error))
+
+    @cached_property
+    def _numbers(self) -> dict[UUID, int]:
+        """The place of each message among the decisions and outcomes of the batch."""
+        rows = filter(_is_row, self._deliveries)
+        return {delivery.message.identity: number for number, delivery in enumerate(rows)}
 
     def _release(self, letter: DeadLetter, error: Rejected) -> Result:
         self.trouble = f"a dead letter cannot be stored: {error.safely}"

@@ -77,7 +77,7 @@ async def drift_overridden(scene: Scene) -> None:
     daemon = await scene.daemon()
     async for number in scene.rounds():
         await scene.until_said(daemon, "as before SIGUSR1", number)
-        refused = [scene.agents.refused(symbol=REFUSED) for _ in range(300)]
+        refused = [scene.agents.refused(symbol=REFUSED) for _ in range(100)]
         await scene.load.publish(*refused)
         await scene.until_paused(daemon)
         daemon.send(signal.SIGUSR1)
