@@ -32,8 +32,8 @@ SECOND_LOOK_ROWS: Final = 1000
 Fate = Literal["row", "dead_letter", "in_flight", "waiting", "missing"]
 """What became of a message.
 
-`in_flight`: delivered and not acknowledged yet, `waiting`: not delivered yet, `missing`: acknowledged, and
-neither a row nor a dead letter is there.
+`in_flight`: delivered, in no table, and not known to be acknowledged, `waiting`: not delivered yet,
+`missing`: acknowledged, and neither a row nor a dead letter is there.
 """
 
 
@@ -63,18 +63,28 @@ class Verification(Struct):
     """What the comparison has found, up to the stream's last sequence at its start."""
 
     last_sequence: int
+    floor: int
+    """Up to this sequence all is acknowledged and was compared; 0 also where there is no durable consumer."""
     subjects: dict[str, Counter[Fate]]
     durable_exists: bool = True
     holes: list[Hole] = []
     """At most `MAX_HOLES`, in the order of the stream."""
     not_projected: int = 0
-    """Decisions whose outcome differs from the ledger's latest event, all messages being acknowledged."""
+    """Decisions whose outcome differs from the ledger's latest event, all messages being acknowledged.
+
+    After `MAX_SECOND_LOOKS` others, a decision counts once for each batch with a message about it.
+    """
     projecting: int = 0
-    """Decisions whose outcome differs, a message about them being unacknowledged."""
+    """Decisions whose outcome differs, while a message about them may be unacknowledged."""
     acknowledged_in_flight: int = 0
-    """So many of the messages counted as in flight are acknowledged after all: it cannot be told which."""
+    """At least so many of the messages in flight are acknowledged after all: it cannot be told which."""
     gone: int | None = None
     """Sequences that the stream no longer holds; None: that cannot be known."""
+
+    @property
+    def in_flight(self) -> int:
+        """Messages above the floor that were delivered and are in no table, acknowledged or not."""
+        return sum(fates["in_flight"] for fates in self.subjects.values())
 
     @property
     def missing(self) -> int:
@@ -82,8 +92,13 @@ class Verification(Struct):
         return sum(fates["missing"] for fates in self.subjects.values()) + self.acknowledged_in_flight
 
     @property
+    def unnamed(self) -> int:
+        """Holes beyond the bound of those that are named, apart from those that cannot be named."""
+        return self.missing - self.acknowledged_in_flight + self.not_projected - len(self.holes)
+
+    @property
     def ok(self) -> bool:
-        """Whether there is no hole."""
+        """Whether no hole was found."""
         return not self.missing and not self.not_projected
 
 
@@ -110,6 +125,16 @@ async def verify(settings: Settings, contract: Contract, since: datetime | None 
         await disconnect(client)
 
 
+class _Behind(Struct, frozen=True):
+    """A decision that shows another outcome than the ledger's latest event, and a message about it.
+
+    Once the floor has reached `decided_by`, the message that brought the decision itself is acknowledged.
+    """
+
+    place: Place
+    decided_by: int
+
+
 class _Comparison:
     """One run: the stream batch by batch, then a second look at whatever was under way."""
 
@@ -118,9 +143,11 @@ class _Comparison:
         self._connection = connection
         self._contract = contract
         self._in_flight: list[Place] = []
-        self._unprojected: dict[UUID, Place] = {}
+        # Up to here every message in flight gets its second look.
+        self._judged = stream.last
+        self._unprojected: dict[UUID, _Behind] = {}
         subjects = (contract.decisions_subject, contract.outcomes_subject)
-        self._seen = Verification(stream.last, {subject: Counter() for subject in subjects})
+        self._seen = Verification(stream.last, 0, {subject: Counter() for subject in subjects})
 
     async def run(self, *, whole: bool) -> Verification:
         async for messages in self._stream.batches():
@@ -150,19 +177,32 @@ class _Comparison:
             fate = _fate(place, where, standing)
             if fate == "in_flight" and len(self._in_flight) < MAX_SECOND_LOOKS:
                 self._in_flight.append(place)
+            elif fate == "in_flight":
+                self._judged = min(self._judged, place.sequence - 1)
             self._count(place, fate)
-            if where == "row" and place.trace.decision:
+            if where == "row":
                 stored.append(place)
+        await self._compare_outcomes(stored, standing)
+
+    async def _compare_outcomes(self, stored: Sequence[Place], standing: Standing | None) -> None:
+        behind = await self._behind(stored)
+        delivered = 0
+        if any(not place.trace.decision for _, place, _ in behind):
+            # Asked after the tables: a decision that is there was delivered by now, wherever its message is.
+            now = await self._stream.standing()
+            delivered = now.delivered if now else 0
         # The projection follows the commit: whoever is behind is looked at again.
-        for id_, place, event in await self._behind(stored):
+        for id_, place, event in behind:
+            decision = _Behind(place, place.sequence if place.trace.decision else delivered)
             if id_ in self._unprojected or len(self._unprojected) < MAX_SECOND_LOOKS:
-                self._unprojected.setdefault(id_, place)
+                self._unprojected.setdefault(id_, decision)
             else:
-                self._judge_projection(place, event, standing)
+                self._judge_projection(decision, event, standing)
 
     async def _look_again(self) -> None:
         standing = await self._stream.standing()
         self._seen.durable_exists = standing is not None
+        self._seen.floor = min(self._judged, standing.floor) if standing else 0
         for places in _chunks(self._in_flight):
             found = await look_up(self._connection, [place.trace for place in places])
             for place, where in zip(places, found, strict=True):
@@ -170,26 +210,29 @@ class _Comparison:
                 self._count(place, _fate(place, where, standing))
         # Unless too many are in flight to have been looked at in one go.
         if standing and len(self._in_flight) < MAX_SECOND_LOOKS:
-            in_flight = sum(fates["in_flight"] for fates in self._seen.subjects.values())
-            self._seen.acknowledged_in_flight = max(0, in_flight - standing.unacknowledged)
-        for places in _chunks(list(self._unprojected.values())):
-            for _, place, event in await self._behind(places):
-                self._judge_projection(place, event, standing)
+            # At least: among the unacknowledged may be some that have their row.
+            self._seen.acknowledged_in_flight = max(0, self._seen.in_flight - standing.unacknowledged)
+        for places in _chunks([decision.place for decision in self._unprojected.values()]):
+            for id_, _, event in await self._behind(places):
+                self._judge_projection(self._unprojected[id_], event, standing)
 
     async def _behind(self, places: Sequence[Place]) -> list[tuple[UUID, Place, int | None]]:
-        """Decisions that are not projected right, with the sequence of the event that they should show."""
+        """Decisions that are not projected right, with the sequence of the event that they should show.
+
+        Each with its first message, or where that was not read, with the first of its outcomes.
+        """
         first: dict[UUID, Place] = {}
-        for place in places:
-            if place.trace.decision:
-                first.setdefault(place.trace.decision[0], place)
+        for place in sorted(places, key=lambda place: place.trace.decision is None):
+            if place.trace.decision_id:
+                first.setdefault(place.trace.decision_id, place)
         behind = await unprojected(self._connection, list(first))
         return [(id_, first[id_], event) for id_, event in behind.items()]
 
-    def _judge_projection(self, place: Place, event: int | None, standing: Standing | None) -> None:
+    def _judge_projection(self, decision: _Behind, event: int | None, standing: Standing | None) -> None:
         # Messages are acknowledged after the projection, so once both are it has taken place.
-        if standing is None or max(place.sequence, event or 0) <= standing.floor:
+        if standing is None or max(decision.decided_by, event or 0) <= standing.floor:
             self._seen.not_projected += 1
-            self._name(place, "not_projected")
+            self._name(decision.place, "not_projected")
         else:
             self._seen.projecting += 1
 

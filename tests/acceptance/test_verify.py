@@ -13,6 +13,7 @@ import pytest
 
 from tests.acceptance.command import tracker, until
 from tests.factory import decision, outcome
+from tracker_daemon.verify import MAX_HOLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,7 @@ async def test_when_everything_is_there_it_says_so_and_ends_with_0(
             "durable": stream.durable,
             "since": None,
             "last_sequence": 6,
+            "floor": 6,
             "subjects": {
                 stream.decisions: {
                     "messages": 4,
@@ -109,25 +111,62 @@ async def test_holes_are_named_with_their_remedy_and_end_with_1(
     for id_, (_, sequence) in holes.items():
         assert f"\n{sequence:>8}  {stream.decisions[:20]}" in human.out
         assert (id_ or "not known") in human.out
-    assert "publish them again" in human.out
+    assert "publish them again" not in human.out
     assert "TRACKER_NATS_DURABLE" in human.out
     assert "HOLES: " in human.out
 
 
+@pytest.mark.parametrize(("holes", "named"), [(30, 30), (MAX_HOLES + 30, MAX_HOLES)])
 async def test_many_holes_are_cut_short_for_people(
-    run: Run, settings: dict[str, str], stream: Stream, sql: asyncpg.Connection
+    run: Run, settings: dict[str, str], stream: Stream, sql: asyncpg.Connection, holes: int, named: int
 ) -> None:
+    """It refers to --json for no more than is named there, and says how many are named nowhere."""
     daemon = await (await run(settings)).ready()
-    await stream.publish(*[decision()] * 30)
-    await stream.settled(30)
+    await stream.publish(*[decision()] * holes)
+    await stream.settled(holes)
     assert await daemon.stop() == 0
     await sql.execute("DELETE FROM llm_decisions")
     ended = await tracker("verify", settings=settings)
     assert (ended.code, ended.out.count("no row, no dead letter")) == (1, 20)
-    assert "… and 10 more: see --json" in ended.out
-    assert "HOLES: 30 missing" in ended.out
+    assert f"… and {named - 20:,} more: see --json" in ended.out
+    assert ("Another 30 are only counted" in ended.out) == (holes > named)
+    assert f"HOLES: {holes:,} missing" in ended.out
     code, seen = await verified(settings)
-    assert (code, len(seen["holes"])) == (1, 30)
+    assert (code, len(seen["holes"])) == (1, named)
+
+
+async def test_of_what_is_in_flight_it_says_up_to_where_there_is_no_hole(
+    filled: UUID, settings: dict[str, str], stream: Stream
+) -> None:
+    assert filled
+    await stream.publish(decision(), decision())
+    held = await stream.client.jetstream().pull_subscribe_bind(stream.durable, stream.name)
+    assert len(await held.fetch(2)) == 2
+    human = await tracker("verify", settings=settings)
+    assert (human.code, human.err) == (0, "")
+    assert human.out.endswith(
+        "No hole up to sequence 6. Of 2 delivered messages above it that are in no table it cannot be told "
+        "whether all still wait for their acknowledgement: verify again.\n"
+    )
+    code, seen = await verified(settings)
+    assert (code, seen["floor"], seen["subjects"][stream.decisions]["in_flight"]) == (0, 6, 2)
+
+
+async def test_while_an_outcome_may_still_be_projected_it_speaks_of_messages_alone(
+    filled: UUID, settings: dict[str, str], sql: asyncpg.Connection
+) -> None:
+    """The ledger has an event from above the acknowledgement floor that the decision does not show."""
+    await sql.execute(
+        "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at, "
+        "stream_sequence) VALUES ($1, gen_random_uuid(), 'FAILURE', now(), now(), 7)",
+        filled,
+    )
+    human = await tracker("verify", settings=settings)
+    assert (human.code, human.err) == (0, "")
+    assert "1 decisions do not show their latest outcome yet; it cannot be told whether" in human.out
+    assert human.out.endswith(
+        "No message is missing up to sequence 6: all that is acknowledged is in the tables.\n"
+    )
 
 
 async def test_what_waits_for_a_daemon_is_no_hole(settings: dict[str, str], stream: Stream) -> None:

@@ -27,6 +27,7 @@ from tracker_daemon.migrate import migrate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import TracebackType
 
     from tracker_daemon.embedded import NatsServer, PostgresServer
 
@@ -99,9 +100,12 @@ class Scene:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take all of it away again; the servers go on."""
-        await self._exits.aclose()
+        # Told of it, no part puts a failure of its own, such as servers not yet back, before the first one.
+        await self._exits.__aexit__(kind, error, trace)
 
     async def _set_up(self) -> None:
         enter = self._exits.enter_async_context

@@ -19,7 +19,7 @@ from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
 from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect
 from tracker_daemon.embedded import NatsServer
-from tracker_daemon.errors import ConnectionLost, TrackerError, Unavailable
+from tracker_daemon.errors import ConnectionLost, SettingsError, TrackerError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +155,31 @@ async def test_a_file_that_holds_no_login_is_refused_without_a_word_of_it(
     with pytest.raises(TrackerError) as caught:
         await connect(settings_for(server, **{setting: file}), lambda _: None, patient=False)
     assert "SUA" not in str(caught.value)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize(
+    ("names", "setting"),
+    [
+        (["creds_file"], "TRACKER_NATS_CREDS_FILE"),
+        (["nkey_seed_file"], "TRACKER_NATS_NKEY_SEED_FILE"),
+        (["tls_ca_file"], "TRACKER_NATS_TLS_CA_FILE"),
+        (["tls_cert_file", "tls_key_file"], "TRACKER_NATS_TLS_CERT_FILE or _KEY_FILE"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_named_by_its_own_setting(
+    nats_server: NatsServer, tmp_path: Path, names: list[str], setting: str, patient: bool
+) -> None:
+    """A daemon that waited long for its database finds a file gone that was there at its start."""
+    file = tmp_path / "file"
+    file.touch()
+    settings = settings_for(nats_server, **dict.fromkeys(names, file))
+    file.unlink()
+    with pytest.raises(SettingsError) as caught:
+        await connect(settings, lambda _: None, patient=patient)
+    why = "No such file or directory"
+    assert caught.value.mistakes == [f"{setting}: the file that it names cannot be used: {why}"]
 
 
 async def test_both_sides_show_certificates(server: NatsServer, certificates: Path) -> None:
@@ -328,6 +353,22 @@ async def test_a_client_in_which_nobody_reads_is_given_up(nats_server: NatsServe
     await until(lambda: lost)
     assert client.is_connected, "it looks alive"
     assert str(lost[0]).startswith("the NATS client has heard nothing for 4 s")
+    await disconnect(client)
+
+
+async def test_a_defect_of_the_watch_is_told(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when nats-py no longer counts its PONGs: without its watch a dead client would look alive."""
+    lost: list[Exception] = []
+
+    def broken(_: object) -> None:
+        raise AttributeError("_pongs_received")
+
+    monkeypatch.setattr(connection._Reporter, "_heard", broken)
+    client = await connect(settings_for(nats_server), lost.append)
+    await until(lambda: lost)
+    assert isinstance(lost[0], AttributeError)
     await disconnect(client)
 
 

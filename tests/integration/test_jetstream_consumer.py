@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -23,6 +24,7 @@ from tests.waiting import round_trip, until
 from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
 from tracker_daemon.consumer import JetStreamConsumer, connect, disconnect, jetstream
+from tracker_daemon.consumer.stream import ensure_stream
 from tracker_daemon.embedded import NatsServer
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
+    from nats.js.api import StreamInfo
+
+
+BEING_LOOKED_AT = "stream and consumer are being looked at"
 
 
 def settings_for(server: NatsServer, **nats_settings: str) -> NatsSettings:
@@ -173,13 +179,18 @@ async def test_an_operators_stream_and_consumer_are_never_changed(
         assert (await js.consumer_info(settings.stream, settings.durable)).config == consumer
 
 
+async def complaint(consumer: JetStreamConsumer) -> str:
+    """What the first look at stream and consumer finds wrong."""
+    await until(lambda: consumer.trouble != BEING_LOOKED_AT)
+    return str(consumer.trouble)
+
+
 async def test_unmanaged_it_complains_until_the_operator_has_made_both(
     js: JetStreamContext, settings: NatsSettings
 ) -> None:
     inbox = Inbox()
     async with started(changed(settings, manage_stream=False), inbox) as consumer:
-        await until(lambda: consumer.trouble)
-        assert consumer.trouble == (
+        assert await complaint(consumer) == (
             f"the stream {settings.stream} does not exist: create it, or set TRACKER_NATS_MANAGE_STREAM=true"
         )
         assert not consumer.attached
@@ -198,8 +209,7 @@ async def test_a_push_consumer_is_refused_with_the_remedy(
     await make_stream(js, settings)
     await make_consumer(js, settings, deliver_subject=f"{settings.stream}.push")
     async with started(settings, Inbox()) as consumer:
-        await until(lambda: consumer.trouble)
-        assert consumer.trouble == (
+        assert await complaint(consumer) == (
             f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"
         )
         assert not consumer.attached
@@ -210,8 +220,7 @@ async def test_a_stream_that_captures_the_subjects_already_is_named_as_the_obsta
 ) -> None:
     await make_stream(js, settings)
     async with started(changed(settings, stream="T" + settings.stream), Inbox()) as consumer:
-        await until(lambda: consumer.trouble)
-        assert "subjects overlap with an existing stream" in (consumer.trouble or "")
+        assert "subjects overlap with an existing stream" in await complaint(consumer)
         assert "name it in TRACKER_NATS_STREAM" in (consumer.trouble or "")
 
 
@@ -562,6 +571,29 @@ async def test_after_a_restart_of_the_server_it_consumes_again(
     assert not [line for line in lines if "no heartbeat" in line["event"]]
 
 
+async def test_a_request_that_the_client_sends_again_after_a_reconnect_is_taken_back(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """A request that is not sent yet outlives the connection; with the next one it would exceed the room."""
+    await make_stream(js, settings)
+    inbox = Inbox(rows=100)
+    async with consuming(settings, inbox) as consumer:
+        await publish(js, settings, *numbered(100))
+        await inbox.until(100)
+        inbox.take()
+        await consumer.resume()
+        assert consumer._client.pending_data_size > 0
+        await consumer._client._process_op_err(ConnectionResetError())
+        await until(lambda: consumer._client.stats["reconnects"] == 1 and consumer.attached)
+        await round_trip(consumer._client)
+        await publish(js, settings, *numbered(400, start=100))
+        await inbox.until(200)
+        await until(lambda: out_of_credit(js, settings))
+        await round_trip(consumer._client)
+    assert inbox.least[0] == 0
+    assert inbox.payloads() == numbered(200)
+
+
 async def test_a_server_that_was_frozen_does_not_answer_two_requests_at_once(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,6 +664,32 @@ async def test_it_is_not_ready_from_silence_until_something_is_heard(
                 os.kill(server.pid, signal.SIGCONT)
             await until(lambda: consumer.attached)
             assert consumer.trouble is None
+
+
+async def test_connected_but_not_attached_it_says_what_it_waits_for(
+    settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that it is not connected: the look at the stream may take long when nobody answers."""
+    answer = asyncio.Event()
+
+    async def slow(js: JetStreamContext, settings: NatsSettings) -> StreamInfo:
+        await answer.wait()
+        return await ensure_stream(js, settings)
+
+    monkeypatch.setattr(jetstream, "ensure_stream", slow)
+    async with started(settings, Inbox()) as consumer:
+        assert consumer._client.is_connected
+        assert (consumer.attached, consumer.trouble) == (False, BEING_LOOKED_AT)
+        answer.set()
+        await until(lambda: consumer.attached)
+        assert consumer.trouble is None
+        await consumer._client._process_op_err(ConnectionResetError())
+        assert consumer.trouble is None, "the connection is away, and that is another trouble"
+        answer.clear()
+        await until(lambda: consumer._client.is_connected)
+        assert (consumer.attached, consumer.trouble) == (False, BEING_LOOKED_AT)
+        answer.set()
+        await until(lambda: consumer.attached)
 
 
 async def test_requests_that_nobody_answers_are_no_readiness_either(
@@ -917,19 +975,23 @@ async def test_stop_ends_with_the_server_gone(data_dir: Path) -> None:
             await consumer.stop()
 
 
-async def test_a_defect_of_the_watch_is_told(settings: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its watch a consumer would look alive and never pull again."""
+@pytest.mark.parametrize("part", ["_check", "_tell_gap"])
+async def test_a_defect_of_the_watch_is_told(
+    settings: NatsSettings, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """Without its loops a consumer would look alive and never pull again, or never notice silence."""
     client = await connect(settings, lambda _: None, patient=False)
     defects: list[Exception] = []
     inbox = Inbox()
     consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room, defects.append)
 
-    async def broken() -> None:
+    def broken() -> None:
         raise KeyError("num_pending")
 
-    monkeypatch.setattr(consumer, "_check", broken)
-    await consumer.start()
-    await until(lambda: defects)
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, part, broken)
+        await consumer.start()
+        await until(lambda: defects)
     assert isinstance(defects[0], KeyError)
     await consumer.stop()
     await disconnect(client)
@@ -947,6 +1009,5 @@ async def test_a_consumer_that_would_not_deliver_everything_is_refused(
     )
     inbox = Inbox()
     async with started(settings, inbox) as consumer:
-        await until(lambda: consumer.trouble)
-        assert settings.durable in str(consumer.trouble)
+        assert settings.durable in await complaint(consumer)
         assert not consumer.attached

@@ -378,6 +378,7 @@ async def test_what_could_not_be_remembered_is_never_taken_for_a_hole(
     at(("before", 2), work, monkeypatch)
     seen = await site.verify()
     assert (seen.ok, site.fates(seen)) == (True, ({"row": 2, "in_flight": 2}, {}))
+    assert seen.floor == 2, "what had no second look is above it, acknowledged as it is"
 
 
 # Holes.
@@ -443,6 +444,36 @@ async def test_holes_above_a_message_that_stays_unacknowledged_are_counted(site:
     seen = await site.verify()
     assert site.fates(seen) == ({"in_flight": 4}, {})
     assert (seen.ok, seen.acknowledged_in_flight, seen.missing) == (False, 3, 3)
+    assert (seen.holes, seen.unnamed) == ([], 0)
+
+
+async def test_above_the_floor_it_is_not_told_what_is_a_hole(site: Site) -> None:
+    """Two that have their rows and are not acknowledged stand for two that are, without rows."""
+    await site.publish(*[decision()] * 6)
+    await site.consume(1)
+    _, *committed, hole, other = await site.take(5)
+    await site.write(committed)
+    await ack([hole, other])
+    seen = await site.verify()
+    assert site.fates(seen) == ({"row": 3, "in_flight": 3}, {})
+    assert (seen.floor, seen.in_flight, seen.acknowledged_in_flight, seen.holes) == (1, 3, 0, [])
+    await ack(committed)
+    seen = await site.verify()
+    assert (seen.ok, seen.floor, seen.in_flight, seen.acknowledged_in_flight) == (False, 1, 3, 2)
+
+
+async def test_the_floor_ends_with_what_was_compared(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published and acknowledged during the run is no part of what the run has seen."""
+    await site.publish(decision())
+    await site.consume(1)
+
+    async def work() -> None:
+        await site.publish(decision())
+        await site.consume(1)
+
+    at(("before", 2), work, monkeypatch)
+    seen = await site.verify()
+    assert (seen.last_sequence, seen.floor) == (1, 1)
 
 
 async def test_holes_are_named_up_to_a_bound_and_all_counted(
@@ -454,22 +485,22 @@ async def test_holes_are_named_up_to_a_bound_and_all_counted(
     await sql.execute("DELETE FROM llm_decisions")
     seen = await site.verify()
     assert (seen.missing, named(seen)) == (5, [(1, "missing"), (2, "missing"), (3, "missing")])
+    assert seen.unnamed == 2
 
 
-async def test_publishing_again_or_a_new_durable_consumer_fills_a_hole(
-    site: Site, sql: asyncpg.Connection
-) -> None:
-    id_ = str(uuid4())
-    payload = decision(id=id_)
-    await site.publish(payload, decision(), b"[]")
-    await site.consume(3)
-    await sql.execute("DELETE FROM llm_decisions")
-    await site.publish(payload)
-    await site.consume(1)
-    assert named(await site.verify()) == [(2, "missing")]
+async def test_a_new_durable_consumer_fills_every_hole(site: Site, sql: asyncpg.Connection) -> None:
+    """With an id of its own or one that the stream gave; and what was no hole stays as it was."""
+    await site.publish(decision(id=str(uuid4())), decision(), outcome(uuid4()), b"[]", decision())
+    await site.consume(5)
+    await sql.execute(
+        "DELETE FROM llm_decisions WHERE id NOT IN (SELECT max(id::text)::uuid FROM llm_decisions)"
+    )
+    await sql.execute("DELETE FROM llm_outcomes")
+    await sql.execute("DELETE FROM llm_dead_letters")
+    assert (await site.verify()).missing == 4
     await site.js.delete_consumer(site.nats.stream, site.nats.durable)
     await site.make_consumer()
-    await site.consume(4)
+    assert (await site.consume(5)).count("duplicate") == 1
     assert (await site.verify()).ok
 
 
@@ -526,6 +557,84 @@ async def test_a_decision_published_twice_is_one_hole(
     await sql.execute("UPDATE llm_decisions SET outcome = 'FAILURE'")
     seen = await site.verify()
     assert (seen.not_projected, named(seen)) == (1, [(1, "not_projected")])
+
+
+@pytest.mark.parametrize("since", [False, True], ids=["expired", "since"])
+async def test_a_decision_that_is_not_read_is_checked_by_its_outcomes(
+    site: Site, sql: asyncpg.Connection, *, since: bool
+) -> None:
+    """One hole by the first of them, however many there are; the decision that is right is none."""
+    id_ = await decided(site)
+    await site.publish(outcome(id_, "FAILURE"), decision(outcome="PENDING"))
+    await site.consume(2)
+    start = (await site.js.get_msg(site.nats.stream, 2)).time if since else None
+    if not since:
+        await site.js.delete_msg(site.nats.stream, 1)
+    assert (await site.verify(start)).ok
+    await sql.execute("UPDATE llm_decisions SET outcome = 'SUCCESS' WHERE id = $1", id_)
+    seen = await site.verify(start)
+    assert (seen.ok, seen.missing, seen.not_projected) == (False, 0, 1)
+    [hole] = seen.holes
+    assert (hole.sequence, hole.subject, hole.decision_id, hole.kind) == (
+        2,
+        site.nats.outcomes_subject,
+        id_,
+        "not_projected",
+    )
+
+
+@pytest.mark.parametrize("remembered", [0, 10])
+@pytest.mark.parametrize("read", [1, 1000])
+async def test_a_decision_that_came_after_its_outcome_may_still_be_projected(
+    site: Site, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, read: int, remembered: int
+) -> None:
+    """The outcome is acknowledged; the daemon has committed the decision, and the projection follows.
+
+    Whether the decision is read with it or after it.
+    """
+    monkeypatch.setattr(reading, "READ_ROWS", read)
+    monkeypatch.setattr(verifying, "MAX_SECOND_LOOKS", remembered)
+    id_ = uuid4()
+    await site.publish(outcome(id_), decision(id=str(id_)))
+    await site.consume(1)
+    held = await site.take(1)
+    await site.write(held)
+    await sql.execute("UPDATE llm_decisions SET outcome = NULL, outcome_at = NULL, outcome_sequence = NULL")
+    seen = await site.verify()
+    assert (seen.ok, bool(seen.projecting), site.fates(seen)) == (True, True, ({"row": 1}, {"row": 1}))
+    await ack(held)
+    seen = await site.verify()
+    assert (seen.ok, bool(seen.not_projected), seen.projecting) == (False, True, 0)
+
+
+async def test_a_decision_that_came_during_the_run_may_still_be_projected(
+    site: Site, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not read, and its message not acknowledged when its outcome, which is, is looked at."""
+    id_ = uuid4()
+    await site.publish(outcome(id_))
+    await site.consume(1)
+
+    async def work() -> None:
+        await site.publish(decision(id=str(id_)))
+        await site.write(await site.take(1))
+        await sql.execute(
+            "UPDATE llm_decisions SET outcome = NULL, outcome_at = NULL, outcome_sequence = NULL"
+        )
+
+    at(("after", 1), work, monkeypatch)
+    seen = await site.verify()
+    assert (seen.ok, seen.last_sequence, seen.floor, seen.projecting) == (True, 1, 1, 1)
+
+
+async def test_a_decision_is_named_by_its_own_message_also_after_an_early_outcome(
+    site: Site, sql: asyncpg.Connection
+) -> None:
+    id_ = uuid4()
+    await site.publish(outcome(id_), decision(id=str(id_)))
+    await site.consume(2)
+    await sql.execute("UPDATE llm_decisions SET pnl = 6")
+    assert named(await site.verify()) == [(2, "not_projected")]
 
 
 async def test_a_projection_that_may_still_follow_is_no_hole(site: Site, sql: asyncpg.Connection) -> None:

@@ -23,8 +23,10 @@ def consumer(day: int) -> ConsumerInfo:
     return ConsumerInfo("tracker-daemon", "LLM", ConsumerConfig(), BEGUN + timedelta(days=day))
 
 
-def delivery(consumer_sequence: int) -> Position:
-    return Position("LLM", "tracker-daemon", 1, 1, consumer_sequence, 0, 0)
+def delivery(consumer_sequence: int, day: int = 0) -> Position:
+    """A delivery of a message that was published right after the stream of that day was made."""
+    published_ns = int((BEGUN + timedelta(days=day)).timestamp()) * 1_000_000_000 + 1000
+    return Position("LLM", "tracker-daemon", 1, 1, consumer_sequence, published_ns, 0)
 
 
 def attached() -> Incarnation:
@@ -70,10 +72,31 @@ def test_a_delivery_that_counts_from_a_lower_number_parts_the_tokens_at_once() -
     """Before anybody has looked at the stream; what came since is not parted from the new one later."""
     incarnation = attached()
     old = incarnation.token("a")
-    assert not incarnation.advances(delivery(1))
+    assert not incarnation.advances(delivery(1, day=1))
     new = incarnation.token("b")
-    assert incarnation.advances(delivery(2))
+    assert incarnation.advances(delivery(2, day=1))
     assert list(incarnation.replies([old, new])) == ["b"]
     assert incarnation.attach(stream(1), consumer(1)) == "stream"
     assert list(incarnation.replies([old, new])) == ["b"]
-    assert incarnation.advances(delivery(3))
+    assert incarnation.advances(delivery(3, day=1))
+
+
+def test_a_doubt_that_a_message_of_the_old_stream_raised_parts_nothing_from_the_new_one() -> None:
+    """A new leader may count from a lower number; then the stream is made anew before anybody looks."""
+    incarnation = attached()
+    assert not incarnation.advances(delivery(4))
+    old = incarnation.token("a")
+    assert incarnation.attach(stream(1), consumer(1)) == "stream"
+    assert list(incarnation.replies([old, incarnation.token("b")])) == ["b"]
+    assert incarnation.advances(delivery(1, day=1)), "a new consumer begins at 1"
+
+
+def test_a_doubt_is_over_once_the_stream_was_looked_at() -> None:
+    """Else a consumer that is made anew later would raise another, which voids what it has delivered."""
+    incarnation = attached()
+    assert not incarnation.advances(delivery(4))
+    token = incarnation.token("a")
+    assert incarnation.attach(stream(0), consumer(0)) is None
+    assert incarnation.attach(stream(0), consumer(1)) == "consumer"
+    assert incarnation.advances(delivery(1))
+    assert list(incarnation.replies([token])) == ["a"]

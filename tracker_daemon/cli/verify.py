@@ -18,7 +18,7 @@ from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
 from tracker_daemon.config import Settings
 from tracker_daemon.daemon import contract_of
-from tracker_daemon.verify import Fate, Verification
+from tracker_daemon.verify import MAX_HOLES, Fate, Verification
 from tracker_daemon.verify import verify as compare
 
 SHOWN_HOLES: Final = 20
@@ -36,8 +36,8 @@ _KINDS = {"missing": "no row, no dead letter", "not_projected": "outcome not the
 _MISSING = (
     "Missing: acknowledged, and in no table. Rows were deleted, or a dead letter was purged before it was "
     "replayed; if nobody did that, it is a defect, please report it. The stream still has these messages: "
-    "publish them again, or run the daemon with another TRACKER_NATS_DURABLE, which consumes the whole "
-    "stream once more and leaves what has its row as it is."
+    "run the daemon with another TRACKER_NATS_DURABLE, which consumes the whole stream once more and leaves "
+    "what has its row as it is."
 )
 _NOT_PROJECTED = (
     "Outcome not the latest: these decisions show something else than the latest event of llm_outcomes; "
@@ -70,6 +70,7 @@ def _document(seen: Verification, settings: Settings, since: datetime | None) ->
         "durable": settings.nats.durable if seen.durable_exists else None,
         "since": since,
         "last_sequence": seen.last_sequence,
+        "floor": seen.floor,
         "subjects": {subject: _figures(fates) for subject, fates in seen.subjects.items()},
         "acknowledged_in_flight": seen.acknowledged_in_flight,
         "not_projected": seen.not_projected,
@@ -103,8 +104,12 @@ def _print(seen: Verification, settings: Settings) -> None:
         console.print(sentence, markup=False)
     if seen.holes:
         console.print(_listing(seen))
-    if (more := seen.missing + seen.not_projected - SHOWN_HOLES) > 0:
+    if (more := len(seen.holes) - SHOWN_HOLES) > 0:
         console.print(f"… and {more:,} more: see --json")
+    if seen.unnamed:
+        console.print(
+            f"Another {seen.unnamed:,} are only counted: at most {MAX_HOLES:,} are named, in --json too."
+        )
     if seen.missing:
         console.print(_MISSING, markup=False)
     if seen.not_projected:
@@ -119,11 +124,14 @@ def _remarks(seen: Verification, settings: Settings) -> Iterator[str]:
     if seen.gone:
         yield f"{seen.gone:,} messages are no longer in the stream (expired or deleted): not verifiable."
     if seen.projecting:
-        yield f"{seen.projecting:,} decisions do not show their latest outcome yet: not all is acknowledged."
+        yield (
+            f"{seen.projecting:,} decisions do not show their latest outcome yet; it cannot be told whether "
+            "a message about them still waits for its acknowledgement: verify again."
+        )
     if seen.acknowledged_in_flight:
         yield (
-            f"{seen.acknowledged_in_flight:,} of the messages in flight are missing, as the durable consumer "
-            "waits for fewer acknowledgements; it cannot be told which ones."
+            f"At least {seen.acknowledged_in_flight:,} of the messages in flight are missing, as the durable "
+            "consumer waits for fewer acknowledgements; it cannot be told which ones."
         )
 
 
@@ -143,7 +151,13 @@ def _listing(seen: Verification) -> Table:
 
 
 def _verdict(seen: Verification) -> str:
-    if seen.ok:
-        return f"No hole up to sequence {seen.last_sequence}: all that is acknowledged is in the tables."
-    parts = {"missing": seen.missing, "with another outcome than the ledger's": seen.not_projected}
-    return "HOLES: " + ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    if not seen.ok:
+        parts = {"missing": seen.missing, "with another outcome than the ledger's": seen.not_projected}
+        return "HOLES: " + ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    nothing = "No message is missing" if seen.projecting else "No hole"
+    if not seen.in_flight:
+        return f"{nothing} up to sequence {seen.last_sequence}: all that is acknowledged is in the tables."
+    return (
+        f"{nothing} up to sequence {seen.floor}. Of {seen.in_flight:,} delivered messages above it that are "
+        "in no table it cannot be told whether all still wait for their acknowledgement: verify again."
+    )

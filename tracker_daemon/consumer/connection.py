@@ -18,7 +18,7 @@ from tracker_daemon import metrics
 from tracker_daemon.errors import ConnectionLost, SettingsError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from nats.aio.subscription import Subscription
@@ -38,17 +38,15 @@ LOOK_SECONDS: Final = 1
 
 
 async def connect(
-    settings: NatsSettings, on_lost: Callable[[ConnectionLost], None], *, patient: bool = True
+    settings: NatsSettings, on_lost: Callable[[Exception], None], *, patient: bool = True
 ) -> Client:
     """Connect, trying for as long as it takes; `on_lost` is told when the client gives up for good.
 
-    Not `patient`: raise `Unavailable` when no server can be reached now. A login file without a login in it
-    is a `SettingsError`.
+    It gets a `ConnectionLost`, or the defect that ended the watch over the client. Not `patient`: raise
+    `Unavailable` when no server can be reached now. A file that cannot be read, or a login file without a
+    login in it, is a `SettingsError`.
     """
-    try:
-        options = _credentials(settings)
-    except OSError as error:
-        raise SettingsError([f"TRACKER_NATS_TLS_CA_FILE, _CERT_FILE or _KEY_FILE: {error}"]) from error
+    options = _credentials(settings)
     while True:
         client = Client()
         reporter = _Reporter(client, settings, on_lost)
@@ -118,18 +116,32 @@ def _credentials(settings: NatsSettings) -> dict[str, Any]:
         "token": settings.token and settings.token.get_secret_value(),
     }
     if settings.creds_file:
-        _check_seed(_in_creds(settings.creds_file, "USER NKEY SEED"), "TRACKER_NATS_CREDS_FILE")
+        with _named("TRACKER_NATS_CREDS_FILE"):
+            _check_seed(_in_creds(settings.creds_file, "USER NKEY SEED"), "TRACKER_NATS_CREDS_FILE")
         options |= _login(settings.creds_file)
     if settings.nkey_seed_file:
-        seed = settings.nkey_seed_file.read_text("utf-8", "replace").strip()
+        with _named("TRACKER_NATS_NKEY_SEED_FILE"):
+            seed = settings.nkey_seed_file.read_text("utf-8", "replace").strip()
         _check_seed(seed, "TRACKER_NATS_NKEY_SEED_FILE")
         options["nkeys_seed_str"] = seed
     if settings.tls_ca_file or settings.tls_cert_file:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+        with _named("TRACKER_NATS_TLS_CA_FILE"):
+            context = ssl.create_default_context(cafile=settings.tls_ca_file)
         if settings.tls_cert_file:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+            with _named("TRACKER_NATS_TLS_CERT_FILE or _KEY_FILE"):
+                context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
         options["tls"] = context
     return {name: value for name, value in options.items() if value}
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Turn a file that cannot be used into a mistake of the setting that names it."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise SettingsError([f"{setting}: the file that it names cannot be used: {why}"]) from error
 
 
 def _login(creds_file: Path) -> dict[str, Any]:
@@ -171,9 +183,7 @@ def _check_seed(seed: str, setting: str) -> None:
 class _Reporter:
     """The callbacks of the client, which must neither raise nor block."""
 
-    def __init__(
-        self, client: Client, settings: NatsSettings, on_lost: Callable[[ConnectionLost], None]
-    ) -> None:
+    def __init__(self, client: Client, settings: NatsSettings, on_lost: Callable[[Exception], None]) -> None:
         self._client = client
         self.servers = ", ".join(server.rpartition("@")[2] for server in settings.servers)
         self._on_lost = on_lost
@@ -189,13 +199,17 @@ class _Reporter:
         its status as it was. Seconds are counted, not read from a clock: those that this process itself
         was frozen are not the client's fault.
         """
-        known, silence = self._heard(), 0
-        while silence < DEAD_SECONDS:
-            await asyncio.sleep(LOOK_SECONDS)
-            if self._client.is_closed:
-                return
-            heard = self._heard()
-            known, silence = heard, (0 if heard != known else silence + LOOK_SECONDS)
+        try:
+            known, silence = self._heard(), 0
+            while silence < DEAD_SECONDS:
+                await asyncio.sleep(LOOK_SECONDS)
+                if self._client.is_closed:
+                    return
+                heard = self._heard()
+                known, silence = heard, (0 if heard != known else silence + LOOK_SECONDS)
+        except Exception as error:
+            self._on_lost(error)
+            raise
         self._on_lost(
             ConnectionLost(
                 f"the NATS client has heard nothing for {DEAD_SECONDS} s, no answer to its pings either, "

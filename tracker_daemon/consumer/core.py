@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tracker_daemon import metrics
 from tracker_daemon.consumer.connection import finish
-from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS
+from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS, subjects
 from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class CoreConsumer:
 
     async def start(self) -> None:
         """Subscribe to both subjects."""
-        subjects = (self._settings.decisions_subject, self._settings.outcomes_subject)
-        for subject in subjects:
+        wanted = subjects(self._settings)
+        for subject in wanted:
             subscription = await self._client.subscribe(
                 subject,
                 queue=self._settings.durable,
                 cb=self._on_message,
                 pending_msgs_limit=0,
-                pending_bytes_limit=self._queue_bytes // len(subjects),
+                pending_bytes_limit=self._queue_bytes // len(wanted),
             )
             self._subscriptions.append(subscription)
         # Twice: the first PING of nats-py's flush overtakes the SUBs.

@@ -28,7 +28,7 @@ class Incarnation:
         self._stream_created: datetime | None = None
         self._consumer_created: datetime | None = None
         self._consumer_sequence = 0
-        self._doubted = False
+        self._doubted_ns: int | None = None
 
     def token(self, reply: str) -> str:
         """What stands for a reply subject until its message is settled."""
@@ -47,18 +47,21 @@ class Incarnation:
         self._consumer_sequence = position.consumer_sequence
         if not follows:
             self._number += 1
-            self._doubted = True
+            self._doubted_ns = position.published_ns
         return follows
 
     def attach(self, stream: StreamInfo, consumer: ConsumerInfo) -> Literal["stream", "consumer"] | None:
         """Compare with what was there before and return what was made anew, if anything was."""
         new_stream = self._stream_created not in (None, stream.created)
         new_consumer = not self.is_of(consumer)
-        if not self._doubted:
+        doubted, self._doubted_ns = self._doubted_ns, None
+        # A doubt that a message of an older stream raised has not parted that one's tokens from this one's.
+        parted = doubted is not None and stream.created and doubted >= stream.created.timestamp() * 1e9
+        if not parted:
             self._number += new_stream
             if new_consumer:
                 self._consumer_sequence = 0
-        known, self._doubted = self._consumer_created is not None, False
+        known = self._consumer_created is not None
         self._stream_created, self._consumer_created = stream.created, consumer.created
         return "stream" if new_stream else "consumer" if new_consumer and known else None
 

@@ -16,12 +16,12 @@ from tracker_daemon import metrics
 from tracker_daemon.consumer.connection import finish
 from tracker_daemon.consumer.incarnation import Incarnation
 from tracker_daemon.consumer.position import Gaps, parse_reply
-from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS, ensure_consumer, ensure_stream
+from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS, alone, ensure_consumer, ensure_stream
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -118,7 +118,8 @@ class JetStreamConsumer:
             return None
         if self._silence > 2 * HEARTBEAT_SECONDS:
             return f"no heartbeat from the stream for {self._silence} s"
-        return self._refused or self._complaint
+        waiting = None if self._certain else "stream and consumer are being looked at"
+        return self._refused or self._complaint or waiting
 
     @property
     def _certain(self) -> bool:
@@ -129,7 +130,7 @@ class JetStreamConsumer:
     async def start(self) -> None:
         """Begin to pull, as soon as stream and consumer can be had."""
         await self._subscribe()
-        self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._listen())]
+        self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in (self._watch, self._listen)]
 
     async def _subscribe(self) -> None:
         self._inbox = self._client.new_inbox()
@@ -261,6 +262,13 @@ class JetStreamConsumer:
         if status != "409" or "Deleted" in description:
             self._attached = False
 
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except Exception as error:
+            self._fail(error)
+            raise
+
     async def _listen(self) -> None:
         """Count the seconds of silence, and tell what was missing.
 
@@ -292,9 +300,6 @@ class JetStreamConsumer:
                 self._complaint = None
             except (Misconfigured, nats.errors.Error, TimeoutError, OSError) as error:
                 self._complain(str(error) or type(error).__name__)
-            except Exception as error:
-                self._fail(error)
-                raise
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _check(self) -> None:
@@ -331,15 +336,14 @@ class JetStreamConsumer:
 
     async def _attach(self) -> None:
         self._attached, reconnects = False, self._client.stats["reconnects"]
-        if reconnects != self._reconnects:
-            # The client subscribes again by itself; the request is gone with the old connection.
-            self._pull = None
+        if self._pull and reconnects != self._reconnects:
+            # Gone with the old connection, unless the client still had it to send: then it is on the new one.
+            await self._withdraw()
         stream = await ensure_stream(self._js, self._settings)
         consumer = await ensure_consumer(self._js, self._settings)
         self._say_what_is_new(stream, consumer)
-        whole = {self._settings.decisions_subject, self._settings.outcomes_subject}
         self.ack_wait_seconds = consumer.config.ack_wait or ACK_WAIT_SECONDS
-        self._gaps.attach(consumer, alone=set(stream.config.subjects or ()) == whole)
+        self._gaps.attach(consumer, alone=alone(stream, self._settings))
         self._lag(consumer.num_pending)
         self._attached, self._reconnects, self._silence = True, reconnects, 0
         log.info("consuming", stream=self._settings.stream, durable=self._settings.durable)

@@ -16,6 +16,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from tracker_daemon.consumer.jetstream import MAX_HEADER_BYTES
 from tracker_daemon.consumer.position import parse_reply
+from tracker_daemon.consumer.stream import alone, subjects
 from tracker_daemon.errors import Misconfigured, Unavailable
 from tracker_daemon.messages import Message
 
@@ -67,7 +68,7 @@ class StreamReading:
         """The sequence of the first message that the stream has ever held."""
         self.last = stream.state.last_seq
         """The sequence at which the reading ends."""
-        self.alone = set(stream.config.subjects or ()) == _subjects(settings)
+        self.alone = alone(stream, settings)
         """Whether the stream has the two subjects and no other: then each sequence is a message of theirs."""
 
     async def batches(self) -> AsyncIterator[list[Message]]:
@@ -157,7 +158,7 @@ async def open_reading(
         deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
         opt_start_time=since,
         ack_policy=AckPolicy.NONE,
-        filter_subjects=sorted(_subjects(settings)),
+        filter_subjects=subjects(settings),
         inactive_threshold=IDLE_SECONDS,
         mem_storage=True,
         num_replicas=1,
@@ -200,10 +201,6 @@ def _answered() -> Iterator[None]:
     except (nats.errors.Error, OSError, TimeoutError) as error:
         late = isinstance(error, TimeoutError)
         raise Unavailable(f"NATS: {'no answer in time' if late else error}") from error
-
-
-def _subjects(settings: NatsSettings) -> set[str]:
-    return {settings.decisions_subject, settings.outcomes_subject}
 
 
 def _more(status: Msg, batch: list[Msg]) -> bool:

@@ -30,6 +30,16 @@ ACK_WAIT_SECONDS: Final = 60
 DUPLICATE_WINDOW_SECONDS: Final = 120
 
 
+def subjects(settings: NatsSettings) -> list[str]:
+    """The two subjects that are consumed."""
+    return [settings.decisions_subject, settings.outcomes_subject]
+
+
+def alone(info: StreamInfo, settings: NatsSettings) -> bool:
+    """Whether the stream has the two subjects and no other: then each sequence is a message of theirs."""
+    return set(info.config.subjects or ()) == set(subjects(settings))
+
+
 async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamInfo:
     """Return the stream, made if it is missing and `manage_stream` is on."""
     try:
@@ -48,7 +58,7 @@ async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamI
         return info
     config = StreamConfig(
         name=settings.stream,
-        subjects=[settings.decisions_subject, settings.outcomes_subject],
+        subjects=subjects(settings),
         storage=StorageType.FILE,
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.NEW,
@@ -63,7 +73,7 @@ async def ensure_stream(js: JetStreamContext, settings: NatsSettings) -> StreamI
     except BadRequestError as error:
         raise Misconfigured(
             f"the stream {settings.stream} cannot be made: {error.description}; if another stream captures "
-            f"{settings.decisions_subject} and {settings.outcomes_subject}, name it in TRACKER_NATS_STREAM"
+            f"{' and '.join(subjects(settings))}, name it in TRACKER_NATS_STREAM"
         ) from error
     log.info("stream made", stream=settings.stream, subjects=config.subjects)
     return info
@@ -80,7 +90,7 @@ def _unfiltered(config: ConsumerConfig, settings: NatsSettings) -> str:
 
 
 def _not_under(patterns: list[str], settings: NatsSettings) -> str:
-    wanted = (settings.decisions_subject, settings.outcomes_subject)
+    wanted = subjects(settings)
     return " and ".join(subject for subject in wanted if not any(_matches(p, subject) for p in patterns))
 
 
@@ -107,7 +117,7 @@ async def ensure_consumer(js: JetStreamContext, settings: NatsSettings) -> Consu
             settings.stream,
             ConsumerConfig(
                 durable_name=settings.durable,
-                filter_subjects=[settings.decisions_subject, settings.outcomes_subject],
+                filter_subjects=subjects(settings),
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=ACK_WAIT_SECONDS,
                 max_deliver=-1,
