@@ -732,6 +732,28 @@ async def test_a_daemon_that_was_frozen_does_not_take_that_for_silence(
     assert not [line for line in lines if "no heartbeat" in line["event"]]
 
 
+async def test_a_question_without_an_answer_counts_until_one_is_answered(
+    settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks in between, which ask nothing, do not make it ready: a cluster without a leader stays one."""
+    monkeypatch.setattr(jetstream, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(jetstream, "POLL_SECONDS", 0.1)
+    async with consuming(settings, Inbox()) as consumer:
+        check, attached = consumer._check, []
+
+        async def watched() -> None:
+            attached.append(consumer.attached)
+            await check()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(consumer._js, "_prefix", "$JS.NOBODY")
+            await until(lambda: consumer.trouble)
+            patch.setattr(consumer, "_check", watched)
+            await until(lambda: len(attached) > 30)
+        assert not any(attached)
+        await until(lambda: consumer.attached)
+
+
 async def send_status(client: Client, subject: str, line: str) -> None:
     """Send what a server sends to end a pull request; no public call makes a status line."""
     header = f"NATS/1.0 {line}\r\n\r\n".encode()

@@ -297,7 +297,6 @@ class JetStreamConsumer:
             try:
                 async with asyncio.timeout(CHECK_SECONDS):
                     await self._check()
-                self._complaint = None
             except (Misconfigured, nats.errors.Error, TimeoutError, OSError) as error:
                 self._complain(str(error) or type(error).__name__)
             await asyncio.sleep(WATCH_SECONDS)
@@ -312,9 +311,11 @@ class JetStreamConsumer:
             await self._withdraw()
         await self.resume()
         now = asyncio.get_running_loop().time()
-        if now - max(self._delivered_at, self._polled_at) > POLL_SECONDS:
+        # What was complained of is over when a question is answered, not when none was asked.
+        if self._complaint or now - max(self._delivered_at, self._polled_at) > POLL_SECONDS:
             self._polled_at = now
             await self._poll()
+            self._complaint = None
 
     async def _withdraw(self) -> None:
         """Take the request back: a server that was only slow must not answer it beside the next one.
