@@ -732,6 +732,31 @@ async def test_a_daemon_that_was_frozen_does_not_take_that_for_silence(
     assert not [line for line in lines if "no heartbeat" in line["event"]]
 
 
+async def test_what_the_server_does_not_permit_is_said_until_it_is_granted(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user may look at everything and ask for nothing: no request is ever answered."""
+    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    users = (
+        "authorization {{ users: [{{ user: tracker, password: secret, permissions: {{ publish: {} }} }}] }}"
+    )
+    denied = users.format('{ allow: ">", deny: "$JS.API.CONSUMER.MSG.NEXT.>" }')
+    inbox = Inbox()
+    with NatsServer(data_dir, options=denied) as server, capture_logs() as lines:
+        settings = settings_for(server, user="tracker", password="secret")
+        async with started(settings, inbox) as consumer:
+            await until(lambda: "no heartbeat" in str(consumer.trouble))
+            assert not consumer.attached
+            server.stop()
+            server.options = users.format('">"')
+            server.start()
+            await until(lambda: consumer.attached)
+            await consumer._js.publish(settings.decisions_subject, b"1")
+            await inbox.until(1)
+    reasons = [str(line.get("reason")) for line in lines if line["event"] == "trouble with NATS"]
+    assert any("permissions violation" in reason.lower() for reason in reasons), reasons
+
+
 async def test_a_question_without_an_answer_counts_until_one_is_answered(
     settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
