@@ -13,6 +13,7 @@ import orjson
 
 from tests.acceptance.command import until
 from tracker_daemon.embedded import NatsServer
+from tracker_daemon.embedded.folders import make_folder
 from tracker_daemon.errors import StartupError
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         """Keep each server's streams and log in a folder of its own under `folder`."""
+        self._folder = folder
         self.servers = {name: NatsServer(folder / name) for name in NAMES}
         """The servers by the names that a stream's leader goes by."""
 
     async def __aenter__(self) -> Self:
+        make_folder(self._folder)  # which the servers, starting side by side, would each make
         try:
             for _ in range(ATTEMPTS):
                 self._route(*free_ports())

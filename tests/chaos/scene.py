@@ -16,7 +16,7 @@ import nats.errors
 from msgspec import Struct
 from nats.js.errors import NotFoundError
 
-from tests.acceptance.command import Daemon, tracker, until
+from tests.acceptance.command import Daemon, Finished, tracker, until
 from tests.acceptance.stream import stream_on
 from tests.chaos.agents import ANSWER_SECONDS, BURST, Agents, Load
 from tests.chaos.cluster import Cluster
@@ -248,12 +248,15 @@ class Scene:
 
     async def command(self, *arguments: str) -> str:
         """Run another command of an operator's, which must succeed, and return what it says."""
-        seconds = PATIENCE_SECONDS + len(self.load.confirmed) / 1000
-        finished = await tracker(*arguments, settings=self.settings, seconds=seconds)
+        finished = await self._run(*arguments)
         assert finished.code == 0, (
             f"{arguments} ended with exit code {finished.code}: {finished.err}{finished.out}"
         )
         return finished.out
+
+    async def _run(self, *arguments: str) -> Finished:
+        seconds = PATIENCE_SECONDS + len(self.load.confirmed) / 1000
+        return await tracker(*arguments, settings=self.settings, seconds=seconds)
 
     async def role(self) -> Role:
         """Make a role that may write and nothing else; it is dropped with the scene."""
@@ -286,7 +289,10 @@ class Scene:
             if self.counts_are_exact:
                 verdict.wrong += await committed(metrics, sql)
         await self._measure()
-        await self.command("verify")  # the operators' judge has to come to the same end
+        # The operators' judge has to come to the same end.
+        seen = await self._run("verify")
+        if seen.code:
+            verdict.wrong.append(f"verify ended with exit code {seen.code}: {seen.err}{seen.out}")
         for daemon in self.running():
             if code := await daemon.stop():
                 verdict.wrong.append(f"a daemon that had nothing left to do ended with exit code {code}")
