@@ -16,11 +16,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
+from msgspec.structs import fields
 
 import tracker_daemon
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, Decision, Message, Outcome, decode
-from tracker_daemon.messages.decode import REQUIRED, DecisionFields, OutcomeFields
+from tracker_daemon.messages.decode import DecisionFields, OutcomeFields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,7 +319,7 @@ FIELDS: Final = {
     },
 }
 LEAST: Final = {
-    "decision": dict.fromkeys(REQUIRED, '"x"'),
+    "decision": dict.fromkeys((field.name for field in fields(DecisionFields) if field.required), '"x"'),
     "outcome": {"decision_id": f'"{UUIDS[0]}"', "outcome": '"SUCCESS"'},
 }
 

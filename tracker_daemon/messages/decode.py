@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
-import orjson
 from msgspec import Meta, Raw, Struct
-from pgvector import Vector
 
 from tracker_daemon.errors import InvalidPayload
-from tracker_daemon.messages.payload import canonical_json, exact, parse_json, read_fields
+from tracker_daemon.messages.payload import (
+    MAX_DEPTH,
+    canonical_json,
+    check_depth,
+    exact,
+    parse_json,
+    read_fields,
+)
 from tracker_daemon.messages.records import Contract, Decision, Message, Outcome
 from tracker_daemon.messages.values import (
     CONFIDENCE,
@@ -22,14 +27,14 @@ from tracker_daemon.messages.values import (
     PNL,
     PROPENSITY,
     embedding,
+    fold,
     outcome_word,
-    same,
     utc,
     whole,
 )
 
 if TYPE_CHECKING:
-    from decimal import Decimal
+    from pgvector import Vector
 
 
 def decode(message: Message, contract: Contract) -> Decision | Outcome:
@@ -48,20 +53,20 @@ _Text100 = Annotated[str, Meta(max_length=100)]
 _Name100 = Annotated[str, Meta(min_length=1, max_length=100)]
 _Name50 = Annotated[str, Meta(min_length=1, max_length=50)]
 _Name20 = Annotated[str, Meta(min_length=1, max_length=20)]
-_Float32 = Annotated[float, Meta(ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
 _NULL = Raw(b"null")
 
 
-# Any: a number that must stay exact; the decoders hand its digits to Decimal.
-class DecisionFields(Struct):
+# Any: a number that must stay exact; the decoders hand its digits to Decimal. Defaults are omitted: brought to
+# one form, the fields encode to what the payload carried, and to nothing else.
+class DecisionFields(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The payload of `llm.decisions`, every alias a field."""
 
-    agent_name: _Name100 | None = None
-    decision_type: _Name50 | None = None
-    symbol: _Name20 | None = None
-    prompt: str | None = None
-    response: str | None = None
-    model: _Name100 | None = None
+    agent_name: _Name100
+    decision_type: _Name50
+    symbol: _Name20
+    prompt: str
+    response: str
+    model: _Name100
     id: UUID | None = None
     decision_id: UUID | None = None
     session_id: UUID | None = None
@@ -74,7 +79,7 @@ class DecisionFields(Struct):
     action: _Name20 | None = None
     context: Raw = _NULL
     metadata: Raw = _NULL
-    prompt_embedding: list[_Float32] | None = None
+    prompt_embedding: list[float] | None = None
     embedding_model: _Text100 | None = None
     outcome: str | None = None
     pnl: Any = None
@@ -84,7 +89,7 @@ class DecisionFields(Struct):
     propensity: Any = None
 
 
-class OutcomeFields(Struct):
+class OutcomeFields(Struct, forbid_unknown_fields=True):
     """The payload of `llm.outcomes`, every alias a field."""
 
     decision_id: UUID | None = None
@@ -98,11 +103,11 @@ class OutcomeFields(Struct):
     note: str | None = None
 
 
-REQUIRED = ("agent_name", "decision_type", "symbol", "prompt", "response", "model")
 _DECISION_KEYS = frozenset(DecisionFields.__struct_fields__)
 _OUTCOME_KEYS = frozenset(OutcomeFields.__struct_fields__)
 _decision_decoder = msgspec.json.Decoder(DecisionFields, float_hook=exact)
 _outcome_decoder = msgspec.json.Decoder(OutcomeFields, float_hook=exact)
+_encoder = msgspec.json.Encoder()
 
 
 def contract_field(error: InvalidPayload) -> str | None:
@@ -113,65 +118,72 @@ def contract_field(error: InvalidPayload) -> str | None:
 
 def _decision(message: Message, contract: Contract) -> Decision:
     fields, extra = read_fields(message.payload, _decision_decoder, _DECISION_KEYS)
-    for name in REQUIRED:
-        if getattr(fields, name) is None:
-            raise InvalidPayload("missing_field", name, "required")
-    given: dict[str, Any] = {
-        "id": same(fields, "id", "decision_id"),
-        "session_id": fields.session_id,
-        "agent_name": fields.agent_name,
-        "decision_type": fields.decision_type,
-        "symbol": fields.symbol,
-        "prompt": fields.prompt,
-        "prompt_embedding": embedding(fields.prompt_embedding, contract.embedding_dimensions),
-        "response": fields.response,
-        "model": fields.model,
-        "tokens_used": whole(fields.tokens_used, "tokens_used"),
-        "latency_ms": whole(fields.latency_ms, "latency_ms"),
-        "context": _context(fields),
-        "confidence": CONFIDENCE.read(fields.confidence, "confidence"),
-        "created_at": _time(fields, "timestamp", "created_at"),
-        "action": fields.action,
-        "cost_usd": COST.read(fields.cost_usd, "cost_usd"),
-        "extra": extra,
-        "experiment": fields.experiment,
-        "variant": fields.variant,
-        "propensity": PROPENSITY.read(fields.propensity, "propensity"),
-        "embedding_model": fields.embedding_model,
-    }
-    outcome, pnl = outcome_word(fields.outcome), _pnl(fields)
-    content_hash = _content_hash(given | {"outcome": outcome, "pnl": pnl})
-    given["id"] = given["id"] or message.identity
-    given["created_at"] = given["created_at"] or message.published_at
-    given["action"] = given["action"] or _action_in(given["response"])
+    fold(fields, "id", "decision_id")
+    vector = embedding(fields.prompt_embedding, contract.embedding_dimensions)
+    fields.tokens_used = whole(fields.tokens_used, "tokens_used")
+    fields.latency_ms = whole(fields.latency_ms, "latency_ms")
+    context = _context(fields, message.payload)
+    fields.confidence = CONFIDENCE.read(fields.confidence, "confidence")
+    _fold_times(fields, "timestamp", "created_at")
+    fields.cost_usd = COST.read(fields.cost_usd, "cost_usd")
+    fields.propensity = PROPENSITY.read(fields.propensity, "propensity")
+    if fields.outcome is not None:
+        fields.outcome = outcome_word(fields.outcome)
+    _fold_pnl(fields)
+    id_, created_at = fields.id or message.identity, fields.timestamp or message.published_at
     first = None
-    if outcome is not None or pnl is not None:
+    if fields.outcome is not None or fields.pnl is not None:
         first = Outcome(
-            decision_id=given["id"],
-            event_id=given["id"],  # one such event a decision, however often the decision is published
-            outcome=outcome or "PENDING",
-            pnl=pnl,
-            observed_at=given["created_at"],
+            decision_id=id_,
+            event_id=id_,  # one such event a decision, however often the decision is published
+            outcome=fields.outcome or "PENDING",
+            pnl=fields.pnl,
+            observed_at=created_at,
             received_at=message.published_at,
             stream_sequence=message.sequence,
         )
-    return Decision(**given, content_hash=content_hash, first_outcome=first)
+    return Decision(
+        id=id_,
+        session_id=fields.session_id,
+        agent_name=fields.agent_name,
+        decision_type=fields.decision_type,
+        symbol=fields.symbol,
+        prompt=fields.prompt,
+        prompt_embedding=vector,
+        response=fields.response,
+        model=fields.model,
+        tokens_used=fields.tokens_used,
+        latency_ms=fields.latency_ms,
+        context=context,
+        confidence=fields.confidence,
+        created_at=created_at,
+        action=fields.action or _action_in(fields.response),
+        cost_usd=fields.cost_usd,
+        extra=extra,
+        experiment=fields.experiment,
+        variant=fields.variant,
+        propensity=fields.propensity,
+        embedding_model=fields.embedding_model,
+        content_hash=_content_hash(fields, vector, extra),
+        first_outcome=first,
+    )
 
 
 def _outcome(message: Message) -> Outcome:
     fields, extra = read_fields(message.payload, _outcome_decoder, _OUTCOME_KEYS)
-    decision_id = same(fields, "decision_id", "id")
-    if decision_id is None:
+    fold(fields, "decision_id", "id")
+    if fields.decision_id is None:
         raise InvalidPayload("missing_field", "decision_id", "required")
-    outcome = outcome_word(fields.outcome)
-    if outcome is None:
+    if fields.outcome is None:
         raise InvalidPayload("missing_field", "outcome", "required")
+    _fold_pnl(fields)
+    _fold_times(fields, "timestamp", "observed_at")
     return Outcome(
-        decision_id=decision_id,
+        decision_id=fields.decision_id,
         event_id=message.identity,
-        outcome=outcome,
-        pnl=_pnl(fields),
-        observed_at=_time(fields, "timestamp", "observed_at") or message.published_at,
+        outcome=outcome_word(fields.outcome),
+        pnl=fields.pnl,
+        observed_at=fields.timestamp or message.published_at,
         received_at=message.published_at,
         source=fields.source,
         note=fields.note,
@@ -180,33 +192,38 @@ def _outcome(message: Message) -> Outcome:
     )
 
 
-def _time(fields: DecisionFields | OutcomeFields, name: str, alias: str) -> datetime | None:
+def _fold_times(fields: DecisionFields | OutcomeFields, name: str, alias: str) -> None:
     for key in (name, alias):
-        setattr(fields, key, utc(getattr(fields, key), key))
-    time: datetime | None = same(fields, name, alias)
-    return time
+        if (given := getattr(fields, key)) is not None:
+            setattr(fields, key, utc(given, key))
+    fold(fields, name, alias)
 
 
-def _pnl(fields: DecisionFields | OutcomeFields) -> Decimal | None:
+def _fold_pnl(fields: DecisionFields | OutcomeFields) -> None:
     fields.pnl = PNL.read(fields.pnl, "pnl")
     fields.outcome_pnl = PNL.read(fields.outcome_pnl, "outcome_pnl")
-    pnl: Decimal | None = same(fields, "pnl", "outcome_pnl")
-    return pnl
+    fold(fields, "pnl", "outcome_pnl")
 
 
-def _context(fields: DecisionFields) -> str | None:
-    """The JSON text of the context as it came: jsonb keeps more digits than a float."""
-    texts, parsed = [], []
+def _context(fields: DecisionFields, payload: bytes) -> str | None:
+    """The JSON text of the context as it came: jsonb keeps more digits than a float.
+
+    In the fields, its canonical form takes the place of both its names.
+    """
+    texts, values = [], []
     for key in ("context", "metadata"):
-        text = str(bytes(getattr(fields, key)), "utf-8")
-        if text == "null":
+        raw = getattr(fields, key)
+        if raw is _NULL or (text := str(raw, "utf-8")) == "null":
             continue
         if text[0] != "{":
             raise InvalidPayload("invalid_field", key, "expected an object")
+        if text.count("{") + text.count("[") >= MAX_DEPTH:
+            check_depth(payload)
         texts.append(text)
-        parsed.append(parse_json(text, key))
-    if len(parsed) == 2 and parsed[0] != parsed[1]:
+        values.append(parse_json(text, key))
+    if len(values) == 2 and values[0] != values[1]:
         raise InvalidPayload("invalid_field", "metadata", "differs from context, which is the same field")
+    fields.context, fields.metadata = Raw(canonical_json(values[0])) if values else _NULL, _NULL
     return texts[0] if texts else None
 
 
@@ -232,14 +249,12 @@ def _action_in(response: str) -> str | None:
     return None
 
 
-def _content_hash(given: dict[str, Any]) -> bytes:
+def _content_hash(fields: DecisionFields, vector: Vector | None, extra: str | None) -> bytes:
     """SHA-256 over the fields that the payload carries, however its JSON was written."""
-    carried = {name: value for name, value in given.items() if value is not None}
-    for name in ("context", "extra"):
-        if name in carried:
-            carried[name] = canonical_json(carried[name])
-    return sha256(orjson.dumps(carried, default=_plain, option=orjson.OPT_SORT_KEYS)).digest()
-
-
-def _plain(value: Decimal | Vector) -> str | list[float]:
-    return value.to_list() if isinstance(value, Vector) else str(value)
+    fields.prompt_embedding = None
+    content = sha256(_encoder.encode(fields))
+    if vector is not None:
+        content.update(b"\0" + vector.to_binary())
+    if extra is not None:
+        content.update(canonical_json(parse_json(extra, None)))
+    return content.digest()
