@@ -56,8 +56,8 @@ _Name20 = Annotated[str, Meta(min_length=1, max_length=20)]
 _NULL = Raw(b"null")
 
 
-# Any: a number that must stay exact; the decoders hand its digits to Decimal. Defaults are omitted: brought to
-# one form, the fields encode to what the payload carried, and to nothing else.
+# Any: a number that must stay exact; the decoders hand its digits to Decimal. Defaults are omitted: brought
+# to one form, the fields encode to what the payload carried, and to nothing else.
 class DecisionFields(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The payload of `llm.decisions`, every alias a field."""
 
