@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.waiting import until
+from tracker_daemon import metrics
 
 if TYPE_CHECKING:
     from tracker_daemon.messages import Message
@@ -52,3 +53,10 @@ class Inbox:
     def sequences(self) -> list[int | None]:
         """The stream sequences of everything that ever came, in order."""
         return [message.sequence for message in self.all]
+
+
+def received(subject: str) -> float:
+    """Messages of a subject that have come so far, in all tests."""
+    metrics.known_subjects.add(subject)
+    labels = {"subject": subject}
+    return metrics.registry.get_sample_value("tracker_messages_received_total", labels) or 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,3 +45,11 @@ class Away:
     def _signal(self, number: signal.Signals) -> None:
         for pid in self._server.pids:
             os.kill(pid, number)
+            # The threads of a process that is to be stopped go on until each of them is told.
+            while number == signal.SIGSTOP and _state(pid) != "T":
+                time.sleep(0.001)
+
+
+def _state(pid: int) -> str:
+    """The letter of the kernel's for what a process does."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

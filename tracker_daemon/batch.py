@@ -30,6 +30,8 @@ class Buffer:
     def __init__(self, policy: BatchSettings) -> None:
         """Begin empty."""
         self._policy = policy
+        self._max_bytes = policy.max_bytes
+        self._beginnings = {1, policy.max_rows}
         self._waiting: deque[tuple[Delivery, float]] = deque()
         self._bytes = 0
 
@@ -37,14 +39,24 @@ class Buffer:
         """Messages that wait."""
         return len(self._waiting)
 
+    @property
+    def size(self) -> int:
+        """Payload bytes that wait."""
+        return self._bytes
+
     def __iter__(self) -> Iterator[Delivery]:
         """Iterate over the messages that wait, oldest first."""
         return (delivery for delivery, _ in self._waiting)
 
-    def add(self, delivery: Delivery, now: float) -> None:
-        """Append a message that came at `now` (seconds on any steady clock)."""
+    def add(self, delivery: Delivery, now: float) -> bool:
+        """Append a message that came at `now` (seconds on any steady clock).
+
+        Returns whether it is the one with which a flush, or the wait for one, begins.
+        """
         self._waiting.append((delivery, now))
-        self._bytes += delivery.size
+        before = self._bytes
+        self._bytes = before + delivery.size
+        return before < self._max_bytes <= self._bytes or len(self._waiting) in self._beginnings
 
     def due(self, now: float) -> Trigger | None:
         """What makes a flush due at `now`, if anything does."""
@@ -57,10 +69,6 @@ class Buffer:
         if self._policy.flush_interval_seconds == 0:
             return "idle"
         return "interval" if now >= self._waiting[0][1] + self._policy.flush_interval_seconds else None
-
-    def full(self) -> bool:
-        """Whether one batch's bound of rows or bytes is reached."""
-        return len(self._waiting) >= self._policy.max_rows or self._bytes >= self._policy.max_bytes
 
     def deadline(self) -> float | None:
         """When the oldest message, if there is one, will have waited for the whole interval."""
@@ -90,23 +98,22 @@ class BatchWriter:
         self._settle = settle
         self._buffer = Buffer(policy)
         self._writing: list[list[Delivery]] = []
-        self._rows = 0
-        self._bytes = 0
+        self._writing_bytes = 0
         # A batch for each writer, and as much again waiting, so that no writer ever waits for the stream.
         self._max_rows = 2 * (len(writes) + 1) * policy.max_rows
         self._max_bytes = policy.max_buffered_bytes
         self._changed = asyncio.Event()
         self._closing = False
+        metrics.buffered_rows.set_function(self.held)
+        metrics.buffered_bytes.set_function(lambda: self._writing_bytes + self._buffer.size)
 
     def room(self) -> tuple[int, int]:
         """Messages and payload bytes that may still be taken in; negative when overfull."""
-        return self._max_rows - self._rows, self._max_bytes - self._bytes
+        return self._max_rows - self.held(), self._max_bytes - self._writing_bytes - self._buffer.size
 
     def add(self, delivery: Delivery) -> None:
         """Take a message in; whoever calls minds the `room`."""
-        self._buffer.add(delivery, asyncio.get_running_loop().time())
-        self._hold(1, delivery.size)
-        if len(self._buffer) == 1 or self._buffer.full():
+        if self._buffer.add(delivery, asyncio.get_running_loop().time()):
             self._changed.set()
 
     async def run(self) -> None:
@@ -125,7 +132,7 @@ class BatchWriter:
 
     def held(self) -> int:
         """Messages taken in and not written yet."""
-        return self._rows
+        return len(self._buffer) + sum(map(len, self._writing))
 
     def unsettled(self) -> list[Delivery]:
         """Every message that is still held; after `run` was cancelled they are left to the stream."""
@@ -136,11 +143,13 @@ class BatchWriter:
             trigger, batch = due
             metrics.flushes.labels(trigger).inc()
             metrics.batch_rows.observe(len(batch))
+            size = sum(delivery.size for delivery in batch)
             self._writing.append(batch)
+            self._writing_bytes += size
             with metrics.flush_seconds.time():
                 results = await write(batch)
             self._writing.remove(batch)
-            self._hold(-len(batch), -sum(delivery.size for delivery in batch))
+            self._writing_bytes -= size
             await self._settle(batch, results)
 
     async def _next_batch(self) -> tuple[Trigger, list[Delivery]] | None:
@@ -158,9 +167,3 @@ class BatchWriter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._buffer.deadline()):
                     await self._changed.wait()
-
-    def _hold(self, rows: int, size: int) -> None:
-        self._rows += rows
-        self._bytes += size
-        metrics.buffered_rows.set(self._rows)
-        metrics.buffered_bytes.set(self._bytes)

@@ -35,6 +35,14 @@ _RIGHTS = [
     ("llm_dead_letters", "INSERT"),
     ("trading_sessions", "SELECT"),
     ("trading_sessions", "INSERT"),
+    ("llm_embedding_queue", "SELECT"),
+    ("llm_embedding_queue", "INSERT"),
+    ("llm_embedding_queue", "DELETE"),
+    ("llm_embedding_index", "SELECT"),
+    ("llm_embedding_index", "INSERT"),
+    ("tracker_leases", "SELECT"),
+    ("tracker_leases", "INSERT"),
+    ("tracker_leases", "UPDATE"),
 ]
 
 
@@ -100,14 +108,22 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
         with translated():
             denied = await connection.fetch(
                 "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
-                "WHERE NOT has_any_column_privilege(name, verb)",
+                "WHERE NOT CASE verb WHEN 'DELETE' THEN has_table_privilege(name, verb) "
+                "ELSE has_any_column_privilege(name, verb) END",
                 *zip(*_RIGHTS, strict=True),
             )
             temporary = await connection.fetchval(
                 "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
             )
+            closed = await connection.fetchval(
+                "SELECT extnamespace::regnamespace::text FROM pg_extension "
+                "WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE')"
+            )
         if not temporary:
             yield Finding("rights", ok=False, seen="the role lacks a right: GRANT TEMPORARY ON DATABASE")
+        elif closed:
+            seen = f"the role lacks a right, to use pgvector: GRANT USAGE ON SCHEMA {closed}"
+            yield Finding("rights", ok=False, seen=seen)
         elif denied:
             grants = "; ".join(f"GRANT {row['verb']} ON {row['name']}" for row in denied)
             yield Finding("rights", ok=False, seen=f"the role lacks rights: {grants}")

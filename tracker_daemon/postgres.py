@@ -179,18 +179,22 @@ async def _limited(connection: Connection) -> AsyncIterator[None]:
 
 async def copy(
     connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`."""
+) -> int:
+    """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`.
+
+    Returns how many rows it took; fewer than given: a trigger has kept some out.
+    """
     try:
         with translated():
             async with _limited(connection):
-                await connection.copy_records_to_table(table, records=rows, columns=columns)
+                tag: str = await connection.copy_records_to_table(table, records=rows, columns=columns)
     except (ArithmeticError, ValueError) as error:
         raise Rejected("22000", f"a value does not fit its column: {error}", where=f" on {table}") from error
     except (AttributeError, LookupError, TypeError) as error:
         raise Misconfigured(
             f"a column of {table} has another type than it was migrated with: {error}"
         ) from error
+    return int(tag.removeprefix("COPY "))
 
 
 def server_of(dsn: str) -> str:

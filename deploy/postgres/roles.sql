@@ -10,6 +10,11 @@ BEGIN
     END IF;
     -- TEMPORARY: COPY fills a temporary table first.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO tracker_writer', current_database());
+    -- pgvector may live in a schema of its own.
+    EXECUTE (
+        SELECT format('GRANT USAGE ON SCHEMA %s TO tracker_writer', extnamespace::regnamespace)
+        FROM pg_extension WHERE extname = 'vector'
+    );
 END
 $$;
 
@@ -18,3 +23,8 @@ GRANT USAGE ON SCHEMA public TO tracker_writer;
 GRANT SELECT ON tracker_migrations TO tracker_writer;
 GRANT SELECT, INSERT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer;
 GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tracker_writer;
+
+-- The vector index, which the daemon keeps in the background, and who of several daemons does.
+GRANT SELECT, INSERT, DELETE ON llm_embedding_queue TO tracker_writer;
+GRANT SELECT, INSERT ON llm_embedding_index TO tracker_writer;
+GRANT SELECT, INSERT, UPDATE ON tracker_leases TO tracker_writer;

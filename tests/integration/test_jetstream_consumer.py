@@ -19,7 +19,7 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from structlog.testing import capture_logs
 
-from tests.inbox import MIB, Inbox
+from tests.inbox import MIB, Inbox, received
 from tests.waiting import round_trip, until
 from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
@@ -129,7 +129,8 @@ def numbered(count: int, start: int = 0) -> list[bytes]:
 
 
 def value(metric: Any) -> float:
-    current: float = metric._value.get()
+    (family,) = metric.collect()
+    current: float = family.samples[0].value
     return current
 
 
@@ -231,8 +232,7 @@ async def test_both_subjects_arrive_in_stream_order_as_they_were_stored(
     js: JetStreamContext, settings: NatsSettings
 ) -> None:
     subjects = [settings.decisions_subject, settings.outcomes_subject]
-    metrics.known_subjects.update(subjects)
-    received = [value(metrics.messages_received.labels(subject)) for subject in subjects]
+    before = [received(subject) for subject in subjects]
     inbox = Inbox()
     async with consuming(settings, inbox):
         for number in range(20):
@@ -245,9 +245,7 @@ async def test_both_subjects_arrive_in_stream_order_as_they_were_stored(
         assert (message.subject, message.stream) == (subjects[number % 2], settings.stream)
         assert message.headers == ({"Trace": f"t{number}"} if number % 3 == 0 else None)
         assert message.published_ns == await stored_at(js, settings.stream, number + 1)
-    assert [value(metrics.messages_received.labels(subject)) for subject in subjects] == [
-        before + 10 for before in received
-    ]
+    assert [received(subject) for subject in subjects] == [count + 10 for count in before]
 
 
 async def stored_at(js: JetStreamContext, stream: str, sequence: int) -> int:
@@ -724,11 +722,11 @@ async def test_a_daemon_that_was_frozen_does_not_take_that_for_silence(
         async with consuming(settings, inbox) as consumer:
             await publish(js, settings, b"before")
             await inbox.until(1)
-            looked = consumer._polled_at
+            looked = consumer._heard_at
             time.sleep(4)  # noqa: ASYNC251 - freezing the whole process is the fault
             await publish(js, settings, b"after")
             await inbox.until(2)
-            await until(lambda: consumer._polled_at > looked)
+            await until(lambda: consumer._heard_at > looked)
     assert not [line for line in lines if "no heartbeat" in line["event"]]
 
 

@@ -12,12 +12,16 @@ import pytest
 
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
+from tracker_daemon import doctor
+from tracker_daemon.config import load
+from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected, register_types, translated
 from tracker_daemon.store import Store
+from tracker_daemon.store.projection import project
 from tracker_daemon.store.tables import OUTCOMES_WAITING
-from tracker_daemon.store.transaction import Transaction, project
+from tracker_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,6 +51,7 @@ async def works(dsn: str) -> bool:
         b"bad",
     )
     results = []
+    index = EmbeddingIndex(dsn)
     try:
         await check_schema(dsn, DIMENSIONS)
         async with connected(dsn) as connection:
@@ -56,8 +61,13 @@ async def works(dsn: str) -> bool:
                     results += (await Transaction(connection, batch).commit()).results
                     await project(connection, batch)
                 await connection.fetch(OUTCOMES_WAITING)
-    except Misconfigured:
+            await index._look()
+            near = await nearest(connection, [1, 2, 3], 10)
+    except (Misconfigured, asyncpg.InsufficientPrivilegeError):
         return False
+    finally:
+        await index._leave()
+    assert id_ in {neighbour.id for neighbour in near}
     return results == ["stored", "stored", "dead_letter", *["duplicate"] * 3]
 
 
@@ -96,6 +106,14 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
         "INSERT ON llm_outcomes",
         "SELECT ON llm_dead_letters",
         "INSERT ON llm_dead_letters",
+        "SELECT ON llm_embedding_queue",
+        "INSERT ON llm_embedding_queue",
+        "DELETE ON llm_embedding_queue",
+        "SELECT ON llm_embedding_index",
+        "INSERT ON llm_embedding_index",
+        "SELECT ON tracker_leases",
+        "INSERT ON tracker_leases",
+        "UPDATE ON tracker_leases",
     ],
 )
 async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, right: str) -> None:
@@ -117,6 +135,7 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "DELETE FROM llm_dead_letters",
         "UPDATE llm_dead_letters SET payload = ''",
         "DELETE FROM trading_sessions",
+        "DELETE FROM llm_embedding_index",
         "UPDATE tracker_migrations SET breaking = true",
         "CREATE TABLE more ()",
         "CREATE ROLE more",
@@ -142,3 +161,35 @@ async def test_every_table_of_the_schema_has_its_grants(writer: str, sql: asyncp
         urlsplit(writer).username,
     )
     assert [row["relname"] for row in forgotten] == []
+
+
+async def test_the_role_may_use_pgvector_wherever_it_lives(writer: str, sql: asyncpg.Connection) -> None:
+    """In a schema of its own, that nobody else may look into."""
+    await sql.execute("CREATE SCHEMA extensions; ALTER EXTENSION vector SET SCHEMA extensions")
+    assert not await works(writer)
+    await sql.execute(ROLES.read_text("utf-8"))
+    assert await works(writer)
+
+
+async def rights(dsn: str) -> tuple[bool, str]:
+    """What `tracker-daemon check` finds of the role's rights."""
+    settings = load(environ={"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)})
+    [finding] = [finding async for finding in doctor._postgres(settings) if finding.part == "rights"]
+    return finding.ok, finding.seen
+
+
+async def test_check_names_the_rights_that_the_vector_index_lacks(
+    writer: str, sql: asyncpg.Connection
+) -> None:
+    assert await rights(writer) == (True, "the role may write to every table")
+    await sql.execute(
+        "REVOKE DELETE ON llm_embedding_queue FROM tracker_writer; "
+        "REVOKE UPDATE ON tracker_leases FROM tracker_writer"
+    )
+    ok, seen = await rights(writer)
+    assert not ok
+    assert "GRANT DELETE ON llm_embedding_queue; GRANT UPDATE ON tracker_leases" in seen
+    await sql.execute("CREATE SCHEMA extensions; ALTER EXTENSION vector SET SCHEMA extensions")
+    ok, seen = await rights(writer)
+    assert not ok
+    assert "GRANT USAGE ON SCHEMA extensions" in seen

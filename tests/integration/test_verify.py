@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -18,6 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, outcome
 from tests.inbox import MIB
+from tests.servers import Away
 from tracker_daemon import verify as verifying
 from tracker_daemon.config import Settings, load
 from tracker_daemon.consumer import Standing, StreamReading, open_reading, reading
@@ -734,12 +733,8 @@ async def test_a_server_that_goes_away_or_freezes_ends_the_reading(
     monkeypatch.setattr(reading, "READ_SECONDS", 0.5)
     client = await nats.connect(site.nats.servers[0])
     async with open_reading(client, site.nats) as stream:
-        os.kill(nats_server.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(Unavailable, match="no answer in time"):
-                [batch async for batch in stream.batches()]
-        finally:
-            os.kill(nats_server.pid, signal.SIGCONT)
+        with Away(nats_server, "frozen"), pytest.raises(Unavailable, match="no answer in time"):
+            [batch async for batch in stream.batches()]
     await client.close()
 
 

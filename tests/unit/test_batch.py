@@ -52,7 +52,6 @@ def test_nothing_is_due_while_nothing_waits(interval: float) -> None:
     buffer = filled([], flush_interval_seconds=interval)
     assert buffer.due(1e9) is None
     assert buffer.deadline() is None
-    assert not buffer.full()
     assert not buffer.take()
 
 
@@ -79,7 +78,6 @@ def test_a_flush_is_due_by_rows_then_bytes_then_the_age_of_the_oldest(
     buffer = filled(sizes, flush_interval_seconds=5)
     assert buffer.due(now) == trigger
     assert buffer.deadline() == 15
-    assert buffer.full() == (trigger in {"rows", "bytes"})
 
 
 @pytest.mark.parametrize(("sizes", "trigger"), [([1], "idle"), ([1, 1, 1], "rows"), ([100], "bytes")])
@@ -101,7 +99,20 @@ def test_after_a_flush_only_the_bytes_that_still_wait_count(sizes: list[int]) ->
     assert buffer.due(11) == "bytes"
     assert len(buffer.take()) == 1
     assert buffer.due(11) is None
-    assert not buffer.full()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "begins"),
+    [
+        ([1, 1, 1, 1], [True, False, True, False]),
+        ([60, 30, 10, 1], [True, False, True, False]),
+        ([100, 1], [True, False]),
+    ],
+    ids=["rows", "bytes", "at once"],
+)
+def test_add_tells_with_which_message_a_wait_or_a_flush_begins(sizes: list[int], begins: list[bool]) -> None:
+    buffer = Buffer(policy(flush_interval_seconds=5))
+    assert [buffer.add(item, 10) for item in sized(*sizes)] == begins
 
 
 @given(

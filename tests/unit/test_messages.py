@@ -113,7 +113,7 @@ def test_in_core_mode_identity_is_random_and_stays_the_messages_own() -> None:
 
 
 def test_an_identity_read_back_from_the_database_is_kept() -> None:
-    message = Message("llm.decisions", b"", stream="LLM", sequence=7, published_ns=NS, identity=ID)
+    message = Message("llm.decisions", b"", stream="LLM", sequence=7, published_ns=NS, known_identity=ID)
     assert message.identity == ID
 
 

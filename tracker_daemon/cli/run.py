@@ -17,6 +17,7 @@ from tracker_daemon import daemon
 from tracker_daemon.cli.options import ConfigFile, DataDir, Set, load
 from tracker_daemon.embedded import EmbeddedServers, default_data_dir
 from tracker_daemon.errors import TrackerError
+from tracker_daemon.loop import timed_loop
 
 if TYPE_CHECKING:
     from tracker_daemon.config import Settings
@@ -63,7 +64,8 @@ def run(
 
 def _run(settings: Settings) -> int:
     try:
-        return asyncio.run(daemon.run(settings))
+        with asyncio.Runner(loop_factory=timed_loop) as runner:
+            return runner.run(daemon.run(settings))
     except TrackerError:
         raise
     except Exception:  # a defect: it belongs into the log, in the log's form

@@ -99,7 +99,7 @@ class CoreConsumer:
         if self._stopped:
             metrics.slow_consumer_drops.inc()
             return
-        metrics.messages_received.labels(metrics.subject_label(msg.subject)).inc()
+        metrics.messages_received.add(msg.subject)
         message = Message(
             msg.subject,
             msg.data,

@@ -13,12 +13,11 @@ import structlog
 from msgspec import Struct
 
 from tracker_daemon import metrics
-from tracker_daemon.consumer.connection import finish
+from tracker_daemon.consumer.connection import finish, publish_to_all
 from tracker_daemon.consumer.incarnation import Incarnation
-from tracker_daemon.consumer.position import Gaps, parse_reply
+from tracker_daemon.consumer.position import Gaps, message_at, parse_reply
 from tracker_daemon.consumer.stream import ACK_WAIT_SECONDS, alone, ensure_consumer, ensure_stream
 from tracker_daemon.errors import Misconfigured
-from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from nats.js.api import ConsumerInfo, StreamInfo
 
     from tracker_daemon.config import NatsSettings
+    from tracker_daemon.messages import Message
 
 log = structlog.get_logger(__name__)
 
@@ -94,17 +94,18 @@ class JetStreamConsumer:
         self._left: int | None = None
         self._acks: list[str] = []
         self._silence = 0
-        self._delivered_at = 0.0
-        self._polled_at = 0.0
+        self._heard_at = 0.0
         self._complaint: str | None = None
         self._refused: str | None = None
         self._ended: str | None = None
-        self._turn = 0
+        self._deliveries = 0
+        self._deliveries_seen = 0
         self._gaps = Gaps()
         self.ack_wait_seconds = 1.0
         """How long the stream waits for an acknowledgement before it delivers again; known once attached."""
         self.pending: int | None = None
         """Messages in the stream not delivered yet, as last heard; None: not known."""
+        metrics.stream_pending.set_function(lambda: self.pending or 0)
 
     @property
     def attached(self) -> bool:
@@ -171,8 +172,7 @@ class JetStreamConsumer:
     async def _send_acks(self) -> None:
         tokens, self._acks = self._acks, []
         try:
-            for reply in self._incarnation.replies(tokens):
-                await self._client.publish(reply)
+            await publish_to_all(self._client, self._incarnation.replies(tokens))
         except nats.errors.Error as error:
             log.warning("acknowledgements not sent, their messages will come again", reason=str(error))
 
@@ -181,8 +181,7 @@ class JetStreamConsumer:
         if not self._certain:
             return
         try:
-            for reply in self._incarnation.replies(tokens):
-                await self._client.publish(reply, IN_PROGRESS)
+            await publish_to_all(self._client, self._incarnation.replies(tokens), IN_PROGRESS)
         except nats.errors.Error as error:
             log.warning("the stream cannot be asked to wait, messages may come again", reason=str(error))
 
@@ -197,47 +196,37 @@ class JetStreamConsumer:
 
     async def _on_message(self, msg: Msg) -> None:
         try:
-            await self._take(msg)
+            self._silence = 0
+            if self._pull:
+                self._pull.silence = 0
+            if msg.subject.startswith(self._inbox):
+                await self._on_status(msg)
+                return
+            self._take(msg)
+            if self._pull:
+                self._pull.delivered += 1
+                if self._pull.delivered == self._pull.credit:
+                    self._pull = None
+                    await self.resume()
+            if self._deliveries % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
         except Exception as error:
             self._fail(error)
             raise
 
-    async def _take(self, msg: Msg) -> None:
-        self._silence = 0
-        if self._pull:
-            self._pull.silence = 0
-        if msg.subject.startswith(self._inbox):
-            await self._on_status(msg)
-            return
-        self._delivered_at = asyncio.get_running_loop().time()
+    def _take(self, msg: Msg) -> None:
+        self._deliveries += 1
         self._refused = self._ended = None
         position = parse_reply(msg.reply)
         if not self._incarnation.advances(position):
             self._attached, self._left = False, self.pending
-        metrics.messages_received.labels(metrics.subject_label(msg.subject)).inc()
+        metrics.messages_received.add(msg.subject)
         if position.delivered > 1:
             metrics.redeliveries.inc()
-        metrics.stream_gap_messages.inc(self._gaps.skipped(position))
-        self._lag(position.pending)
-        self._receive(
-            Message(
-                msg.subject,
-                msg.data,
-                stream=position.stream,
-                sequence=position.stream_sequence,
-                published_ns=position.published_ns,
-                headers=msg.headers,
-            ),
-            self._incarnation.token(msg.reply),
-        )
-        if self._pull:
-            self._pull.delivered += 1
-            if self._pull.delivered == self._pull.credit:
-                self._pull = None
-                await self.resume()
-        self._turn += 1
-        if self._turn % MESSAGES_PER_TURN == 0:
-            await asyncio.sleep(0)
+        if skipped := self._gaps.skipped(position):
+            metrics.stream_gap_messages.inc(skipped)
+        self.pending = position.pending
+        self._receive(message_at(position, msg), self._incarnation.token(msg.reply))
 
     async def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -311,9 +300,11 @@ class JetStreamConsumer:
             await self._withdraw()
         await self.resume()
         now = asyncio.get_running_loop().time()
+        if self._deliveries != self._deliveries_seen:
+            self._deliveries_seen, self._heard_at = self._deliveries, now
         # What was complained of is over when a question is answered, not when none was asked.
-        if self._complaint or now - max(self._delivered_at, self._polled_at) > POLL_SECONDS:
-            self._polled_at = now
+        if self._complaint or now - self._heard_at > POLL_SECONDS:
+            self._heard_at = now
             await self._poll()
             self._complaint = None
 
@@ -345,7 +336,7 @@ class JetStreamConsumer:
         self._say_what_is_new(stream, consumer)
         self.ack_wait_seconds = consumer.config.ack_wait or ACK_WAIT_SECONDS
         self._gaps.attach(consumer, alone=alone(stream, self._settings))
-        self._lag(consumer.num_pending)
+        self.pending = consumer.num_pending
         self._attached, self._reconnects, self._silence = True, reconnects, 0
         log.info("consuming", stream=self._settings.stream, durable=self._settings.durable)
         if self._certain:
@@ -370,7 +361,7 @@ class JetStreamConsumer:
         self._left = None
 
     async def _poll(self) -> None:
-        before = self._delivered_at
+        before = self._deliveries
         try:
             info = await self._js.consumer_info(self._settings.stream, self._settings.durable)
         except nats.js.errors.NotFoundError:
@@ -378,12 +369,8 @@ class JetStreamConsumer:
             raise
         if not self._incarnation.is_of(info):
             await self._detach()
-        elif self._delivered_at == before:  # else a message has told since, and later
-            self._lag(info.num_pending)
-
-    def _lag(self, pending: int | None) -> None:
-        self.pending = pending
-        metrics.stream_pending.set(pending or 0)
+        elif self._deliveries == before:  # else a message has told since, and later
+            self.pending = info.num_pending
 
     def _complain(self, reason: str) -> None:
         # The watch comes back every second: the same trouble is said once.

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from tracker_daemon.messages import Message
+
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from nats.aio.msg import Msg
     from nats.js.api import ConsumerInfo
 
 
-class Position(Struct, frozen=True):
+class Position(Struct, frozen=True, gc=False):
     """A delivery's place in stream and consumer; `delivered` counts deliveries of this message from 1."""
 
     stream: str
@@ -27,11 +30,25 @@ class Position(Struct, frozen=True):
 def parse_reply(reply: str) -> Position:
     """Parse `$JS.ACK.…`, with 9 tokens or, with domain and account, 11 or more; `ValueError` for another."""
     tokens = reply.split(".")
-    if tokens[:2] != ["$JS", "ACK"] or (len(tokens) != 9 and len(tokens) < 11):
+    if not reply.startswith("$JS.ACK.") or (len(tokens) != 9 and len(tokens) < 11):
         raise ValueError(f"not a JetStream reply subject: {reply[:200]!r}")
     first = 2 if len(tokens) == 9 else 4
-    stream, consumer, *numbers = tokens[first : first + 7]
-    return Position(stream, consumer, *map(int, numbers))
+    stream, consumer, delivered, stream_sequence, sequence, published_ns, pending = tokens[first : first + 7]
+    return Position(
+        stream, consumer, int(delivered), int(stream_sequence), int(sequence), int(published_ns), int(pending)
+    )
+
+
+def message_at(position: Position, msg: Msg) -> Message:
+    """What nats-py delivered, with its place in the stream."""
+    return Message(
+        msg.subject,
+        msg.data,
+        stream=position.stream,
+        sequence=position.stream_sequence,
+        published_ns=position.published_ns,
+        headers=msg.headers,
+    )
 
 
 class Gap(Struct, frozen=True):

@@ -15,10 +15,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolic
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from tracker_daemon.consumer.jetstream import MAX_HEADER_BYTES
-from tracker_daemon.consumer.position import parse_reply
+from tracker_daemon.consumer.position import message_at, parse_reply
 from tracker_daemon.consumer.stream import alone, subjects
 from tracker_daemon.errors import Misconfigured, Unavailable
-from tracker_daemon.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from nats.js.api import StreamInfo
 
     from tracker_daemon.config import NatsSettings
+    from tracker_daemon.messages import Message
 
 READ_ROWS: Final = 1000
 READ_BYTES: Final = 8 * 1024 * 1024
@@ -85,8 +85,9 @@ class StreamReading:
                     raise
                 await asyncio.sleep(UNHEARD_SECONDS)
                 continue
+            placed = [(parse_reply(msg.reply), msg) for msg in batch]
             if messages := [
-                message for message in map(_message, batch) if (message.sequence or 0) <= self.last
+                message_at(position, msg) for position, msg in placed if position.stream_sequence <= self.last
             ]:
                 yield messages
             more = more and len(messages) == len(batch)
@@ -213,15 +214,3 @@ def _more(status: Msg, batch: list[Msg]) -> bool:
         return True
     kind = _Unheard if code == "503" and not batch else Unavailable
     raise kind(f"NATS: the stream ended a request: {code} {description}".rstrip())
-
-
-def _message(msg: Msg) -> Message:
-    position = parse_reply(msg.reply)
-    return Message(
-        msg.subject,
-        msg.data,
-        stream=position.stream,
-        sequence=position.stream_sequence,
-        published_ns=position.published_ns,
-        headers=msg.headers,
-    )

@@ -58,7 +58,7 @@ _NULL = Raw(b"null")
 
 # Any: a number that must stay exact; the decoders hand its digits to Decimal. Defaults are omitted: brought
 # to one form, the fields encode to what the payload carried, and to nothing else.
-class DecisionFields(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class DecisionFields(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """The payload of `llm.decisions`, every alias a field."""
 
     agent_name: _Name100
@@ -89,7 +89,7 @@ class DecisionFields(Struct, forbid_unknown_fields=True, omit_defaults=True):
     propensity: Any = None
 
 
-class OutcomeFields(Struct, forbid_unknown_fields=True):
+class OutcomeFields(Struct, forbid_unknown_fields=True, gc=False):
     """The payload of `llm.outcomes`, every alias a field."""
 
     decision_id: UUID | None = None
@@ -118,15 +118,19 @@ def contract_field(error: InvalidPayload) -> str | None:
 
 def _decision(message: Message, contract: Contract) -> Decision:
     fields, extra = read_fields(message.payload, _decision_decoder, _DECISION_KEYS)
-    fold(fields, "id", "decision_id")
-    vector = embedding(fields.prompt_embedding, contract.embedding_dimensions)
+    if fields.decision_id is not None:
+        fold(fields, "id", "decision_id")
+    vector = None
+    if fields.prompt_embedding is not None:
+        vector = embedding(fields.prompt_embedding, contract.embedding_dimensions)
     fields.tokens_used = whole(fields.tokens_used, "tokens_used")
     fields.latency_ms = whole(fields.latency_ms, "latency_ms")
     context = _context(fields, message.payload)
     fields.confidence = CONFIDENCE.read(fields.confidence, "confidence")
     _fold_times(fields, "timestamp", "created_at")
     fields.cost_usd = COST.read(fields.cost_usd, "cost_usd")
-    fields.propensity = PROPENSITY.read(fields.propensity, "propensity")
+    if fields.propensity is not None:
+        fields.propensity = PROPENSITY.read(fields.propensity, "propensity")
     if fields.outcome is not None:
         fields.outcome = outcome_word(fields.outcome)
     _fold_pnl(fields)
@@ -211,8 +215,7 @@ def _context(fields: DecisionFields, payload: bytes) -> str | None:
     In the fields, its canonical form takes the place of both its names.
     """
     texts, values = [], []
-    for key in ("context", "metadata"):
-        raw = getattr(fields, key)
+    for key, raw in (("context", fields.context), ("metadata", fields.metadata)):
         if raw is _NULL or (text := str(raw, "utf-8")) == "null":
             continue
         if text[0] != "{":

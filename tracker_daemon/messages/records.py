@@ -17,6 +17,8 @@ from pgvector import Vector
 from tracker_daemon.errors import InvalidPayload
 
 
+# Without gc, here and in the decoder: they hold no cycles, and the collector would look at all that are held,
+# again and again.
 class Contract(Struct, frozen=True):
     """The parts of the contract that an installation sets: subjects, payload bytes, vector dimension."""
 
@@ -26,34 +28,20 @@ class Contract(Struct, frozen=True):
     embedding_dimensions: int = 1536
 
 
-class Message:
+class Message(Struct, eq=False, gc=False):
     """A message as it came: payload, headers and its position in the stream (None in core mode).
 
     `published_ns` is the time at which the stream stored it, in core mode the time of receipt, in
-    nanoseconds since 1970.
+    nanoseconds since 1970. `known_identity` is given for a message that is read back from the database.
     """
 
-    __slots__ = ("_identity", "headers", "payload", "published_ns", "sequence", "stream", "subject")
-
-    def __init__(  # noqa: PLR0913 - the parts of a message, all needed
-        self,
-        subject: str,
-        payload: bytes,
-        *,
-        stream: str | None,
-        sequence: int | None,
-        published_ns: int,
-        headers: dict[str, str] | None = None,
-        identity: UUID | None = None,
-    ) -> None:
-        """Keep the parts; `identity` is given only for a message that is read back from the database."""
-        self.subject = subject
-        self.payload = payload
-        self.stream = stream
-        self.sequence = sequence
-        self.published_ns = published_ns
-        self.headers = headers
-        self._identity = identity
+    subject: str
+    payload: bytes
+    stream: str | None
+    sequence: int | None
+    published_ns: int
+    headers: dict[str, str] | None = None
+    known_identity: UUID | None = None
 
     @property
     def identity(self) -> UUID:
@@ -61,11 +49,11 @@ class Message:
 
         Random instead of derived in core mode, where a message is delivered once at most.
         """
-        if self._identity is None:
+        if self.known_identity is None:
             position = f"{self.stream}:{self.sequence}:{self.published_ns}".encode()
             noise = token_bytes(8) if self.stream is None else sha256(position).digest()[:8]
-            self._identity = _uuid7(self.published_ns, noise)
-        return self._identity
+            self.known_identity = _uuid7(self.published_ns, noise)
+        return self.known_identity
 
     @property
     def published_at(self) -> datetime:
@@ -73,7 +61,7 @@ class Message:
         return datetime.fromtimestamp(self.published_ns // 1000 / 1_000_000, UTC)
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """One event of the outcome ledger; field names are the columns of `llm_outcomes`."""
 
     decision_id: UUID
@@ -88,7 +76,7 @@ class Outcome(Struct, frozen=True):
     extra: str | None = None
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """One decision; all fields but `first_outcome` are columns of `llm_decisions` (JSON as text)."""
 
     id: UUID
@@ -134,7 +122,7 @@ class DeadLetter(Struct, frozen=True):
 Record = Decision | Outcome | InvalidPayload
 
 
-class Delivery(Struct, frozen=True):
+class Delivery(Struct, frozen=True, gc=False):
     """A message on its way: as it came, what it became, and the subject that takes its acknowledgement."""
 
     message: Message

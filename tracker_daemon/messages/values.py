@@ -33,6 +33,8 @@ def fold(fields: Struct, name: str, alias: str) -> None:
 
 def utc(given: datetime, field: str) -> datetime:
     """The time in UTC, which is also what a time without an offset means."""
+    if given.tzinfo is UTC and 1 < given.year < 9999:
+        return given
     if given.date() in _EDGES:
         raise InvalidPayload("invalid_field", field, "expected a time from 0001-01-02 to 9999-12-30")
     return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
@@ -58,10 +60,8 @@ def outcome_word(word: str) -> str:
     return word.upper()
 
 
-def embedding(numbers: list[float] | None, dimensions: int) -> Vector | None:
+def embedding(numbers: list[float], dimensions: int) -> Vector:
     """The vector of a prompt, which must have the installation's dimension, in float32."""
-    if numbers is None:
-        return None
     if len(numbers) != dimensions:
         detail = f"{len(numbers)} numbers, configured are {dimensions}"
         raise InvalidPayload("wrong_dimension", "prompt_embedding", detail)
@@ -94,17 +94,20 @@ class Numeric(Struct, frozen=True):
         """The exact decimal of a JSON number or string, rounded half-even to the column's places."""
         if value is None:
             return None
-        if isinstance(value, str):
-            if not _DECIMAL.fullmatch(value) or (value[0] == "-" and self.given[0] == 0):
-                raise InvalidPayload("invalid_field", field, f"expected a decimal {self.rule}, like 0.25")
-        elif type(value) is not Decimal:
-            _check_number(value, field, f"a decimal {self.rule}")
-        number = Decimal(value)
+        number = value if type(value) is Decimal else self._decimal(value, field)
         if self.given[0] <= number <= self.given[1]:
             number = number.quantize(self.quantum, context=_EXACT)
             if self.kept[0] <= number <= self.kept[1]:
-                return number.copy_abs() if number.is_zero() else number
+                return number or abs(number)  # no negative zero
         raise InvalidPayload("invalid_field", field, f"expected a decimal {self.rule}")
+
+    def _decimal(self, value: Any, field: str) -> Decimal:
+        if isinstance(value, str):
+            if not _DECIMAL.fullmatch(value) or (value[0] == "-" and self.given[0] == 0):
+                raise InvalidPayload("invalid_field", field, f"expected a decimal {self.rule}, like 0.25")
+        else:
+            _check_number(value, field, f"a decimal {self.rule}")
+        return Decimal(value)
 
 
 def _check_number(value: Any, field: str, expected: str) -> None:

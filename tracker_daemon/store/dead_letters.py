@@ -13,7 +13,8 @@ from msgspec import Struct
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, Delivery, Message, decode
 from tracker_daemon.postgres import Connection, register_types, translated
-from tracker_daemon.store.transaction import Transaction, project
+from tracker_daemon.store.projection import project
+from tracker_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -149,7 +150,7 @@ def _delivery(letter: Record, contract: Contract) -> Delivery:
         sequence=letter["stream_sequence"],
         published_ns=int(letter["published_at"].timestamp() * 1_000_000) * 1000,
         headers=orjson.loads(letter["headers"]) if letter["headers"] else None,
-        identity=letter["id"],
+        known_identity=letter["id"],
     )
     try:
         return Delivery(message, decode(message, contract), None)

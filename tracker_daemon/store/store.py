@@ -20,7 +20,8 @@ from tracker_daemon.postgres import (
     translated,
 )
 from tracker_daemon.store.drift import OUTCOMES, Drift
-from tracker_daemon.store.transaction import Transaction, project
+from tracker_daemon.store.projection import project
+from tracker_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 RETRY_CAP_SECONDS: Final = 5.0
 FRESH_TRIES: Final = 3
 """Fresh connections on which a batch must meet 08P01, one after the other, before its rows are suspected."""
+CAREFUL_BATCHES: Final = 16
+"""So many batches after one with duplicates, or with rows that are refused, are not copied straight."""
 TROUBLE_SECONDS: Final = 90.0
 """How long a released message is a trouble: longer than the usual ack wait, after which it comes again."""
 
@@ -62,6 +65,7 @@ class Store:
         self._connection: Connection | None = None
         self._obstacle: str | None = None
         self._released: tuple[str, float] | None = None
+        self._careful = 0
         self.paused = False
         """Whether it waits for an operator: schema or grants are wrong, or too much is rejected."""
 
@@ -103,8 +107,7 @@ class Store:
         self, deliveries: Sequence[Delivery], stop: StopBaseT, *, blaming: bool = False
     ) -> list[Result]:
         written = await self._persist(
-            lambda connection: Transaction(connection, deliveries, self._drift, blaming=blaming).commit(),
-            stop,
+            lambda connection: self._commit(connection, deliveries, blaming=blaming), stop
         )
         _count(written, deliveries)
         # After the commit: of a decision and an outcome that race in two transactions, the later sees both.
@@ -123,6 +126,19 @@ class Store:
         if written.trouble:
             self._released = written.trouble, time.monotonic()
         return written.results
+
+    async def _commit(
+        self, connection: Connection, deliveries: Sequence[Delivery], *, blaming: bool
+    ) -> Transaction:
+        straight = not (self._careful or blaming)
+        written = await Transaction(
+            connection, deliveries, self._drift, straight=straight, blaming=blaming
+        ).commit()
+        if straight and not written.went_straight:
+            self._careful = CAREFUL_BATCHES
+        elif self._careful:
+            self._careful -= 1
+        return written
 
     async def _project(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[int, str]:
         """Project, and return by index what was refused and has to come again."""
@@ -196,7 +212,11 @@ def _count(written: Transaction, deliveries: Sequence[Delivery]) -> None:
     for letter in written.letters:
         metrics.dead_letters.labels(metrics.subject_label(letter.subject), letter.reason).inc()
     now = time.time()
-    for delivery, result in zip(deliveries, written.results, strict=True):
-        if result != "released":
-            metrics.last_commit_timestamp_seconds.set(now)
-            metrics.publish_to_commit_seconds.observe(max(0.0, now - delivery.message.published_ns / 1e9))
+    ages = [
+        max(0.0, now - delivery.message.published_ns / 1e9)
+        for delivery, result in zip(deliveries, written.results, strict=True)
+        if result != "released"
+    ]
+    if ages:
+        metrics.last_commit_timestamp_seconds.set(now)
+        metrics.publish_to_commit_seconds.observe(ages)

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from tracker_daemon.messages import DeadLetter, Decision, Outcome
 
 
 class Table(Struct, frozen=True):
-    """A table that batches are copied into: its columns and its key, a subset of them."""
+    """A table that batches are copied into: its columns, the first fields of a record, and its key.
+
+    `order`: what its rows are sorted by, lest writers side by side deadlock: in one order they only wait.
+    """
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    order: Callable[[tuple[Any, ...]], Any]
 
     def row(self, record: Struct) -> tuple[Any, ...]:
         """The values of a record in the order of the columns."""
-        return tuple([getattr(record, column) for column in self.columns])
+        return astuple(record)[: len(self.columns)]
+
+    @property
+    def require_key(self) -> str:
+        """Does nothing, or raises 42P10 where the key that refuses a second row is gone."""
+        key = ", ".join(self.key)
+        return (
+            f"INSERT INTO {self.name} ({key}) SELECT {key} FROM {self.name} WHERE false "
+            f"ON CONFLICT ({key}) DO NOTHING"
+        )
 
     @property
     def incoming(self) -> str:
@@ -35,7 +50,7 @@ class Table(Struct, frozen=True):
 
     @property
     def insert(self) -> str:
-        """In order of the key, so that writers side by side wait for each other and never deadlock."""
+        """In the same order as `order`."""
         columns, key = ", ".join(self.columns), ", ".join(self.key)
         return (
             f"INSERT INTO {self.name} ({columns}) SELECT {columns} FROM {self.incoming} ORDER BY {key} "
@@ -47,9 +62,17 @@ def _columns(record: type[Struct], *without: str) -> tuple[str, ...]:
     return tuple(name for name in record.__struct_fields__ if name not in without)
 
 
-DECISIONS: Final = Table("llm_decisions", _columns(Decision, "first_outcome"), ("id",))
-OUTCOMES: Final = Table("llm_outcomes", _columns(Outcome), ("decision_id", "event_id"))
-DEAD_LETTERS: Final = Table("llm_dead_letters", _columns(DeadLetter), ("id",))
+# Integers are compared three times as fast as UUIDs.
+DECISIONS: Final = Table(
+    "llm_decisions", _columns(Decision, "first_outcome"), ("id",), order=lambda row: row[0].int
+)
+OUTCOMES: Final = Table(
+    "llm_outcomes",
+    _columns(Outcome),
+    ("decision_id", "event_id"),
+    order=lambda row: (row[0].int, row[1].int),
+)
+DEAD_LETTERS: Final = Table("llm_dead_letters", _columns(DeadLetter), ("id",), order=lambda row: row[0].int)
 
 # The winner is the greatest (observed_at, but not later than the stream's own time; then stream sequence).
 _WINNERS: Final = """
@@ -85,6 +108,11 @@ INSERT INTO trading_sessions (id)
 SELECT id FROM unnest($1::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM trading_sessions known WHERE known.id = wanted.id)
 ORDER BY id
+ON CONFLICT DO NOTHING
+"""
+ENQUEUE_EMBEDDINGS: Final = """
+INSERT INTO llm_embedding_queue (decision_id)
+SELECT unnest($1::uuid[])
 ON CONFLICT DO NOTHING
 """
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"

@@ -1,4 +1,4 @@
-"""One batch in one transaction: good rows, the isolation of poison, dead letters; then the projection."""
+"""One batch in one transaction: good rows, the isolation of poison, dead letters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tracker_daemon.store.tables import (
     CONTENT_HASHES,
     DEAD_LETTERS,
     DECISIONS,
+    ENQUEUE_EMBEDDINGS,
     OUTCOMES,
-    PROJECT,
     STUB_SESSIONS,
     Table,
 )
@@ -64,16 +64,19 @@ class Transaction:
         deliveries: Sequence[Delivery],
         drift: Drift | None = None,
         *,
+        straight: bool = False,
         blaming: bool = False,
     ) -> None:
         """Begin with nothing done.
 
-        `drift` says when rejections are too many; without it they never are. `blaming`: an 08P01 is the
-        fault of the one row that the batch has, as the store has found out by then.
+        `drift` says when rejections are too many; without it they never are. `straight`: first copy into the
+        tables themselves, which succeeds where every row is new and good. `blaming`: an 08P01 is the fault of
+        the one row that the batch has, as the store has found out by then.
         """
         self._connection = connection
         self._deliveries = deliveries
         self._drift = drift
+        self._straight = straight
         self._blaming = blaming
         self._rejected: dict[UUID, Rejected] = {}
         self.results: list[Result] = []
@@ -81,17 +84,22 @@ class Transaction:
         self.letters: list[DeadLetter] = []
         self.refused: dict[int, InvalidPayload] = {}
         self.trouble: str | None = None
+        self.went_straight = False
 
     async def commit(self) -> Transaction:
         """Write and commit; afterwards the attributes say what.
 
         `results`: one a delivery. `rows`: new ones by table. `letters`: new ones. `refused`: by the index of
-        a delivery, why there is no good row about it. `trouble`: why a message was released. Raises
-        `Drifted`, with nothing written, when the database rejects too much.
+        a delivery, why there is no good row about it. `trouble`: why a message was released.
+        `went_straight`: every row was new and good. Raises `Drifted`, with nothing written, when the
+        database rejects too much.
         """
         async with self._connection.transaction():
             await self._connection.execute(BEFORE_ROWS.format(idle_seconds=IDLE_SECONDS))
-            verdicts = await self._isolated(self._deliveries, self._insert, self._reject)
+            verdicts = await self._insert_straight() if self._straight else None
+            self.went_straight = verdicts is not None
+            if verdicts is None:
+                verdicts = await self._isolated(self._deliveries, self._insert, self._reject)
             self.refused = {
                 index: verdict
                 for index, verdict in enumerate(verdicts)
@@ -113,14 +121,11 @@ class Transaction:
 
     def _report_rejections(self) -> None:
         """Tell drift and log what is committed; before the COMMIT it would be told at every attempt."""
-        fates = [
-            delivery.message.identity
-            if self._rejected and delivery.message.identity in self._rejected
-            else None
-            for delivery in self._deliveries
-            if _is_row(delivery)
-        ]
         if self._drift is not None:
+            fates: list[UUID | None] = [None] * sum(map(_is_row, self._deliveries))
+            if self._rejected:
+                identities = [delivery.message.identity for delivery in self._deliveries if _is_row(delivery)]
+                fates = [identity if identity in self._rejected else None for identity in identities]
             self._drift.remember(self._deliveries[0].message.identity, fates)
         for index, why in self.refused.items():
             message = self._deliveries[index].message
@@ -135,6 +140,49 @@ class Transaction:
             elif message.identity in self._rejected:
                 reason = self._rejected[message.identity].safely
                 log.warning("rejected by the database", reason=reason, stream_sequence=message.sequence)
+
+    async def _insert_straight(self) -> list[Verdict] | None:
+        """Copy decisions and events into their tables; None, with nothing written, if any row is in the way.
+
+        A row that is there already, or that the database refuses: which it is, isolation finds out.
+        """
+        decisions = [d.record for d in self._deliveries if isinstance(d.record, Decision)]
+        events = [d.record for d in self._deliveries if isinstance(d.record, Outcome)]
+        events += [decision.first_outcome for decision in decisions if decision.first_outcome is not None]
+        try:
+            async with self._connection.transaction():
+                await self._make_sessions(decisions)
+                await self._copy_straight(DECISIONS, decisions)
+                await self._copy_straight(OUTCOMES, events)
+                await self._enqueue_embeddings(decisions)
+        except (Rejected, Misconfigured):
+            self.rows.clear()
+            return None
+        return [
+            delivery.record if isinstance(delivery.record, InvalidPayload) else "stored"
+            for delivery in self._deliveries
+        ]
+
+    async def _copy_straight(self, table: Table, records: Sequence[Struct]) -> None:
+        if not records:
+            return
+        with translated():
+            await self._connection.fetch(table.require_key)
+        rows = sorted(map(table.row, records), key=table.order)
+        if await copy(self._connection, table.name, table.columns, rows) < len(rows):
+            raise Rejected("00000", f"a trigger keeps rows out of {table.name}")
+        self.rows[table.name] = len(rows)
+
+    async def _make_sessions(self, decisions: Sequence[Decision]) -> None:
+        if sessions := {decision.session_id for decision in decisions} - {None}:
+            with translated():
+                await self._connection.execute(STUB_SESSIONS, list(sessions))
+
+    async def _enqueue_embeddings(self, fresh: Sequence[Decision]) -> None:
+        """Have the embeddings that are new entered into the vector index, later and by somebody else."""
+        if ids := [decision.id for decision in fresh if decision.prompt_embedding is not None]:
+            with translated():
+                await self._connection.execute(ENQUEUE_EMBEDDINGS, ids)
 
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         """Insert the decisions, then the events of the ledger; an invalid payload is its own verdict."""
@@ -169,10 +217,10 @@ class Transaction:
         first: dict[UUID, tuple[int, Decision]] = {}
         for index, decision in decisions:
             first.setdefault(decision.id, (index, decision))
-        sessions = {decision.session_id for _, decision in first.values()} - {None}
-        if sessions:
-            await self._connection.execute(STUB_SESSIONS, list(sessions))
+        kept = [decision for _, decision in first.values()]
+        await self._make_sessions(kept)
         fresh = await self._copy(DECISIONS, list(first.values()))
+        await self._enqueue_embeddings([decision for decision in kept if (decision.id,) in fresh])
         known = {id_: decision.content_hash for id_, (_, decision) in first.items()}
         if missing := [id_ for id_ in known if (id_,) not in fresh]:
             rows = await self._connection.fetch(CONTENT_HASHES, missing)
@@ -297,34 +345,3 @@ class Transaction:
 def _is_row(delivery: Delivery) -> bool:
     """Whether it goes to a table of decisions or outcomes, rather than to the dead letters at once."""
     return not isinstance(delivery.record, InvalidPayload)
-
-
-async def project(connection: Connection, deliveries: Sequence[Delivery]) -> dict[int, str]:
-    """Bring outcome and P&L of the decisions that a batch touches up to date with the ledger.
-
-    Returns, by the index of a delivery, why the outcome of its decision cannot be shown: the ledger has it,
-    and a rule that somebody has put on the table refuses its copy.
-    """
-    ids = {
-        index: record.id if isinstance(record, Decision) else record.decision_id
-        for index, record in enumerate(delivery.record for delivery in deliveries)
-        if not isinstance(record, InvalidPayload)
-    }
-    refused: dict[UUID, str] = {}
-    try:
-        await _project(connection, list(set(ids.values())))
-    except Rejected:
-        for id_ in set(ids.values()):
-            try:
-                await _project(connection, [id_])
-            except Rejected as error:
-                refused[id_] = error.safely
-                log.error("an outcome cannot be projected", decision_id=str(id_), reason=error.safely)
-    return {index: refused[id_] for index, id_ in ids.items() if id_ in refused}
-
-
-async def _project(connection: Connection, ids: list[UUID]) -> None:
-    # In a transaction: behind PgBouncer two round trips outside of one may reach two servers.
-    with translated():
-        async with connection.transaction():
-            await connection.execute(PROJECT, ids)
