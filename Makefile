@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TARGET ?= decode repeat reply status
 SECONDS ?= 60
 
-.PHONY: help demo test lint chaos fuzz clean
+.PHONY: help demo test lint chaos fuzz bench clean
 
 help:
 	@echo "make demo   replay real markets through real servers and a real daemon (ARGS=--keep-running stays up)"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint   without the tests"
 	@echo "make chaos  break servers, connections and daemons, look for losses (ROUNDS=20 SEED=7 ARGS=--help)"
 	@echo "make fuzz   look for inputs that break a promise (SECONDS=60 for each TARGET='decode repeat reply status')"
+	@echo "make bench  measure against raw COPY and mq-bridge, half an hour (ARGS='--only drain --rounds 3', ARGS=--help)"
 	@echo "make clean  remove .venv and every cache"
 
 demo: $(VENV)/.installed
@@ -40,6 +41,10 @@ fuzz: $(VENV)/.installed
 			-dict=tests/fuzz/words.dict -artifact_prefix=.cache/fuzz/$$target- \
 			.cache/fuzz/$$target tests/fuzz/corpus/$$target; \
 	done
+
+bench: $(VENV)/.installed
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[bench]'
+	$(BIN)/python -m tests.bench $(ARGS)
 
 # --without-pip: the venv is filled by the pip outside it, so a system Python without ensurepip will do.
 $(VENV)/.installed: pyproject.toml

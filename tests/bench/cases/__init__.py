@@ -1,0 +1,21 @@
+"""What is measured, a module each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.bench.cases import drain, growth, live, memory, outcomes, replicas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from tests.bench.bench import Bench, Result
+
+CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
+    "drain": drain.run,
+    "growth": growth.run,
+    "live": live.run,
+    "memory": memory.run,
+    "outcomes": outcomes.run,
+    "replicas": replicas.run,
+}
