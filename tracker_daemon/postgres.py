@@ -145,14 +145,20 @@ async def connected(dsn: str, *, statement_cache: bool = True) -> AsyncIterator[
         await close(connection)
 
 
-async def register_types(connection: Connection) -> None:
-    """Teach a connection the binary format of pgvector's `vector`."""
-    schema = await connection.fetchval(
-        "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
-    )
+async def schema_of_vector(connection: Connection) -> str:
+    """The schema of pgvector, quoted for SQL: a role's search path need not name it; ask in a transaction."""
+    with translated():
+        schema = await connection.fetchval(
+            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+        )
     if schema is None:
         raise Misconfigured("the extension vector is missing in this database: run tracker-daemon migrate")
-    await register_vector(connection, schema=schema)
+    return str(schema)
+
+
+async def register_types(connection: Connection) -> None:
+    """Teach a connection the binary format of pgvector's `vector`."""
+    await register_vector(connection, schema=await schema_of_vector(connection))
 
 
 @asynccontextmanager

@@ -10,10 +10,9 @@ import structlog
 import tenacity
 
 from tracker_daemon import metrics
-from tracker_daemon.embeddings.extension import schema_of_vector
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.lease import Lease
-from tracker_daemon.postgres import Connection, close, connect, translated
+from tracker_daemon.postgres import Connection, close, connect, schema_of_vector, translated
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -7,8 +7,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tracker_daemon.embeddings.extension import schema_of_vector
-from tracker_daemon.postgres import Connection, translated
+from tracker_daemon.postgres import Connection, schema_of_vector, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
