@@ -15,10 +15,12 @@ from structlog.testing import capture_logs
 from tests.chaos.proxy import Fate, PostgresProxy
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.waiting import until, until_metric
+from tracker_daemon import metrics
 from tracker_daemon.messages import Message
 from tracker_daemon.store import Drift, Poll, Store
 from tracker_daemon.store.dead_letters import Filter, replay
 from tracker_daemon.store.drift import OUTCOMES, QUIET
+from tracker_daemon.store.store import CAREFUL_BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -778,3 +780,318 @@ async def test_a_copy_that_the_socket_takes_no_more_of_is_given_up(
         proxy.release()
         assert await writing == ["stored"] * 30
         await store.close()
+
+
+# Straight into the tables, or by way of a temporary one.
+
+
+INCOMING = """
+SELECT count(*) FROM pg_class
+WHERE relpersistence = 't' AND relname SIMILAR TO 'incoming_llm_(decisions|outcomes)%'
+"""
+
+
+async def went_straight(store: Store, sql: asyncpg.Connection) -> bool:
+    """Whether its session has made no temporary table; the session is ended, and with it such a table."""
+    straight = not await sql.fetchval(INCOMING)
+    await store.close()
+
+    async def gone() -> bool:
+        return not await sql.fetchval(INCOMING)
+
+    await until(gone)
+    return straight
+
+
+def committed() -> list[float]:
+    """Rows of decisions, of the ledger and of dead letters, as the metric has counted them."""
+    return [
+        metrics.registry.get_sample_value("tracker_rows_committed_total", {"table": table}) or 0
+        for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters")
+    ]
+
+
+def retries() -> float:
+    """Writes tried again because a server or the connection to it was in the way."""
+    return metrics.registry.get_sample_value("tracker_writer_retries_total", {"kind": "unavailable"}) or 0
+
+
+async def careful(store: Store) -> None:
+    """Have the next batches go by way of the temporary table, as after any that had a duplicate."""
+    again = deliver(decision())
+    assert await store.write(again * 2) == ["stored", "duplicate"]
+
+
+@pytest.mark.parametrize("statement_cache", [True, False])
+async def test_what_is_new_and_good_is_copied_straight(
+    dsn: str, sql: asyncpg.Connection, statement_cache: bool
+) -> None:
+    """Decisions with and without an outcome, outcomes, and payloads that are none; also behind a pooler."""
+    store = Store(dsn, statement_cache=statement_cache)
+    id_, session, before = uuid4(), uuid4(), committed()
+    batch = deliver(
+        outcome(id_, "FAILURE", pnl="-2", timestamp="2026-01-03T00:00:00Z"),
+        b"not json",
+        decision(id=str(id_), session_id=str(session), outcome="success", timestamp="2026-01-01T00:00:00Z"),
+        decision(session_id=str(session)),
+        decision(symbol=None),
+        outcome(uuid4()),
+    )
+    assert await store.write(batch) == ["stored", "dead_letter", *["stored"] * 2, "dead_letter", "stored"]
+    assert await went_straight(store, sql)
+    assert [len(rows) for rows in await _tables(sql)] == [2, 3, 2]
+    assert [now - then for now, then in zip(committed(), before, strict=True)] == [2, 3, 2]
+    row = await sql.fetchrow("SELECT outcome, pnl, session_id FROM llm_decisions WHERE id = $1", id_)
+    assert tuple(row or ()) == ("FAILURE", -2, session)
+    assert await store.write(batch) == ["duplicate"] * 6
+    assert not await went_straight(store, sql)
+    assert [now - then for now, then in zip(committed(), before, strict=True)] == [2, 3, 2]
+
+
+async def test_both_ways_leave_the_same_rows(store: Store, rival: Store, sql: asyncpg.Connection) -> None:
+    """Of one message each way, all columns but the ids."""
+    fields = decision(
+        session_id=str(uuid4()),
+        timestamp="2026-11-22T10:00:00.123456789Z",
+        confidence="0.12345",
+        tokens_used=12,
+        latency_ms=345,
+        cost_usd=0.0000015,
+        context={"rsi": 61.5},
+        prompt_embedding=[1, 2.5, -3],
+        embedding_model="e5",
+        experiment="x",
+        variant="b",
+        propensity=0.25,
+        outcome="success",
+        pnl="1.5",
+        note_to_self={"kept": True},
+    )
+    event = {"timestamp": "2026-11-22T10:00:00Z", "source": "desk", "note": "late", "more": [1]}
+    straight, roundabout = uuid4(), uuid4()
+    await careful(rival)
+    for writer, id_ in ((store, straight), (rival, roundabout)):
+        batch = deliver(fields | {"id": str(id_)}, outcome(id_, pnl=3, **event))
+        assert await writer.write(batch) == ["stored"] * 2
+    own = "'{id,content_hash,ingested_at,decision_id,event_id,received_at,stream_sequence,outcome_sequence}'"
+    for table, key in (("llm_decisions", "id"), ("llm_outcomes", "decision_id")):
+        one, other = [
+            await sql.fetch(
+                f"SELECT to_jsonb(t) - {own}::text[] FROM {table} t WHERE {key} = $1 ORDER BY 1", id_
+            )
+            for id_ in (straight, roundabout)
+        ]
+        assert one
+        assert one == other
+
+
+@pytest.mark.parametrize("way", ["straight", "careful"])
+async def test_a_fresh_embedding_is_queued_for_the_index_once(
+    store: Store, sql: asyncpg.Connection, way: str
+) -> None:
+    """What was there already is not, lest every redelivery had it indexed anew."""
+    if way == "careful":
+        await careful(store)
+    batch = deliver(
+        decision(prompt_embedding=[1, 2, 3]),
+        decision(),
+        outcome(uuid4()),
+        decision(prompt_embedding=[4, 5, 6]),
+    )
+    assert await store.write(batch) == ["stored"] * 4
+    assert await went_straight(store, sql) == (way == "straight")
+    queued = await sql.fetch("DELETE FROM llm_embedding_queue RETURNING decision_id")
+    assert {row["decision_id"] for row in queued} == {batch[0].message.identity, batch[3].message.identity}
+    more = deliver(decision(prompt_embedding=[7, 8, 9]))
+    assert await store.write([*batch, *more, *more]) == [*["duplicate"] * 4, "stored", "duplicate"]
+    queued = await sql.fetch("SELECT decision_id FROM llm_embedding_queue")
+    assert [row["decision_id"] for row in queued] == [more[0].message.identity]
+
+
+ID = str(uuid4())
+IN_THE_WAY = {
+    "twice in the batch": ([], ["first", "first"], ["stored", "duplicate"], [1, 0, 0]),
+    "stored before": (["first"], ["first"], ["duplicate"], [1, 0, 0]),
+    "another with its id": (["first"], ["other"], ["dead_letter"], [1, 0, 1]),
+    "another in the batch": ([], ["first", "other"], ["stored", "dead_letter"], [1, 0, 1]),
+    "an outcome stored before": (["outcome"], ["outcome"], ["duplicate"], [0, 1, 0]),
+    "an outcome twice in the batch": ([], ["outcome", "outcome"], ["stored", "duplicate"], [0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+async def test_what_is_in_the_way_makes_a_store_careful_for_some_batches(
+    store: Store, rival: Store, sql: asyncpg.Connection, what: str
+) -> None:
+    before, names, results, rows = IN_THE_WAY[what]
+    known = dict(
+        zip(
+            ("first", "other", "outcome"),
+            deliver(decision(id=ID), decision(id=ID, prompt="Other?"), outcome(ID)),
+            strict=True,
+        )
+    )
+    if before:
+        assert await rival.write([known[name] for name in before]) == ["stored"]
+        assert await went_straight(rival, sql)
+    around = deliver(decision(), decision())
+    batch = [around[0], *(known[name] for name in names), around[1]]
+    assert await store.write(batch) == ["stored", *results, "stored"]
+    assert not await went_straight(store, sql)
+    assert [len(found) for found in await _tables(sql)] == [rows[0] + 2, *rows[1:]]
+    for _ in range(CAREFUL_BATCHES):
+        assert await store.write(deliver(decision(), outcome(uuid4()))) == ["stored"] * 2
+        assert not await went_straight(store, sql)
+    assert await store.write(deliver(decision(), outcome(uuid4()))) == ["stored"] * 2
+    assert await went_straight(store, sql)
+
+
+AGENTS = """
+CREATE TABLE agents (name varchar PRIMARY KEY);
+INSERT INTO agents VALUES ('momentum');
+ALTER TABLE llm_decisions ADD FOREIGN KEY (agent_name) REFERENCES agents
+"""
+POISON = {
+    "a check": ("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')", {"symbol": "BAD"}),
+    "a narrow column": ("ALTER TABLE llm_decisions ALTER symbol TYPE varchar(4)", {"symbol": "TOO LONG"}),
+    "a foreign key": (AGENTS, {"agent_name": "unheard of"}),
+    "a deferred foreign key": (f"{AGENTS} INITIALLY DEFERRED", {"agent_name": "unheard of"}),
+    "a check of outcomes": (
+        "ALTER TABLE llm_outcomes ADD CHECK (pnl < 1000)",
+        {"outcome": "SUCCESS", "pnl": 5000},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", POISON)
+async def test_poison_among_rows_that_are_copied_straight_is_the_only_dead_letter(
+    store: Store, sql: asyncpg.Connection, what: str
+) -> None:
+    """And what the straight attempt had copied before it met the poison is not counted."""
+    rule, fields = POISON[what]
+    await sql.execute(rule)
+    before = committed()
+    good = [decision(outcome="FAILURE", pnl=-1, prompt_embedding=[1, 2, 3]) for _ in range(5)]
+    batch = deliver(*good, decision(**fields), *good, outcome(uuid4()))
+    assert await store.write(batch) == [*["stored"] * 5, "dead_letter", *["stored"] * 6]
+    assert not await went_straight(store, sql)
+    letters = await sql.fetch("SELECT reason, stream_sequence FROM llm_dead_letters")
+    assert [tuple(letter) for letter in letters] == [("rejected_by_database", batch[5].message.sequence)]
+    rows = [len(found) for found in await _tables(sql)]
+    assert rows == [10, 11, 1]
+    assert [now - then for now, then in zip(committed(), before, strict=True)] == rows
+    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 10
+
+
+async def test_a_decision_that_a_trigger_keeps_out_is_not_stored_until_the_trigger_is_gone(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    """COPY says nothing of a row that a trigger drops, except that it counts one less."""
+    await add_rule(sql, "IF NEW.symbol = 'OUT' THEN RETURN NULL; END IF;")
+    assert await store.write(deliver(decision())) == ["stored"]
+    assert await went_straight(store, sql)
+    writing = asyncio.create_task(store.write(deliver(decision(), decision(symbol="OUT"), outcome(uuid4()))))
+    await until(lambda: store.trouble)
+    assert [len(rows) for rows in await _tables(sql)] == [1, 0, 0]
+    await sql.execute("DROP FUNCTION rule CASCADE")
+    assert await writing == ["stored"] * 3
+    assert [len(rows) for rows in await _tables(sql)] == [3, 1, 0]
+
+
+async def test_an_outcome_that_a_trigger_keeps_out_is_never_called_stored(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    await add_rule(sql, "IF NEW.note = 'out' THEN RETURN NULL; END IF;", table="llm_outcomes")
+    before = committed()
+    batch = deliver(outcome(uuid4()), outcome(uuid4(), note="out"))
+    results = await store.write(batch)
+    assert (results[0], results[1] == "stored") == ("stored", False)
+    assert committed()[1] - before[1] == await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 1
+    await sql.execute("DROP FUNCTION rule CASCADE")
+    assert await store.write(batch) == ["duplicate", "stored"]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "payload"),
+    [
+        ("llm_decisions", "id", decision(id=ID)),
+        ("llm_outcomes", "decision_id, event_id", outcome(ID)),
+        ("llm_outcomes", "decision_id, event_id", decision(id=ID, outcome="SUCCESS")),
+    ],
+    ids=["decision", "outcome", "first outcome"],
+)
+async def test_without_the_key_that_refuses_a_second_row_nothing_is_copied(
+    store: Store, sql: asyncpg.Connection, table: str, key: str, payload: dict[str, Any]
+) -> None:
+    """Also on a session that has copied straight into the table while the key was there."""
+    batch = deliver(payload)
+    assert await store.write(batch) == ["stored"]
+    before = await _tables(sql)
+    await sql.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
+    writing = asyncio.create_task(store.write([*deliver(decision(), outcome(uuid4())), *batch]))
+    await until(lambda: store.paused)
+    assert await _tables(sql) == before
+    await sql.execute(f"ALTER TABLE {table} ADD PRIMARY KEY ({key})")
+    assert await writing == ["stored", "stored", "duplicate"]
+    assert await store.write(batch) == ["duplicate"]
+
+
+@pytest.mark.parametrize("careful_batches", [0, 1, CAREFUL_BATCHES])
+async def test_two_stores_that_write_the_same_messages_side_by_side_never_deadlock(
+    store: Store,
+    rival: Store,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    careful_batches: int,
+) -> None:
+    """Straight against straight, against careful, and both careful; one of them in another order."""
+    monkeypatch.setattr("tracker_daemon.store.store.CAREFUL_BATCHES", careful_batches)
+    chance, before, tried = random.Random(7), committed(), retries()  # noqa: S311 - repeatable, not secret
+    for _ in range(25):
+        ids = [uuid4() for _ in range(30)]
+        session = str(uuid4())
+        batch = deliver(
+            *(decision(id=str(id_), session_id=session, prompt_embedding=[1, 2, 3]) for id_ in ids[:20]),
+            *(decision(id=str(id_), outcome="PENDING") for id_ in ids[20:]),
+            *(outcome(id_) for id_ in ids),
+        )
+        shuffled = chance.sample(batch, len(batch))
+        mine, others = await asyncio.gather(store.write(batch), rival.write(shuffled))
+        theirs = {
+            delivery.message.identity: result for delivery, result in zip(shuffled, others, strict=True)
+        }
+        assert {
+            frozenset((result, theirs[delivery.message.identity]))
+            for delivery, result in zip(batch, mine, strict=True)
+        } == {frozenset(("stored", "duplicate"))}
+    assert [len(rows) for rows in await _tables(sql)] == [750, 1000, 0]
+    assert [now - then for now, then in zip(committed(), before, strict=True)] == [750, 1000, 0]
+    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 500
+    assert retries() == tried
+
+
+@pytest.mark.parametrize(
+    ("moment", "result"), [("mid-copy", "stored"), ("before-commit", "stored"), ("after-commit", "duplicate")]
+)
+async def test_a_connection_cut_in_a_straight_copy_or_at_its_commit_leaves_each_row_once(
+    moment: str, result: str, dsn: str, sql: asyncpg.Connection, postgres_server: PostgresServer
+) -> None:
+    id_ = uuid4()
+    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+
+        async def cut() -> Fate:
+            return Fate.RESET
+
+        store = Store(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        struck = proxy.arm(moment, cut)
+        before = committed()
+        batch = deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3]), outcome(id_), decision())
+        assert await store.write(batch) == [result] * 3
+        await struck
+        assert proxy.cut == 1
+        assert await went_straight(store, sql) == (result == "stored")
+    assert [len(rows) for rows in await _tables(sql)] == [2, 1, 0]
+    counted = 0 if result == "duplicate" else 1  # what was committed unheard is nobody's to count
+    assert [now - then for now, then in zip(committed(), before, strict=True)] == [2 * counted, counted, 0]
+    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 1
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", id_) == "SUCCESS"
