@@ -209,9 +209,7 @@ class Daemon:
         try:
             record = decode(message, self._contract)
         except InvalidPayload as error:
-            # Tracebacks would hold frames, and with them the payload, for as long as the message is held.
-            record = error.with_traceback(None)
-            record.__context__ = None
+            record = error.alone()
             log.warning(
                 "invalid payload",
                 subject=message.subject,

@@ -12,9 +12,16 @@ TrackerError                      a sentence for the reader: what happened, to w
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class TrackerError(Exception):
     """Base of all errors with a message meant for the reader."""
+
+    def alone(self) -> Self:
+        """The error without traceback and causes, to be kept: their frames would keep whole batches."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class InvalidPayload(TrackerError):

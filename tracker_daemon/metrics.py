@@ -64,15 +64,12 @@ class Tally(Collector):
 
     def add(self, subject: str) -> None:
         """Count one message of this subject."""
-        self._counts[subject] += 1
+        self._counts[subject_label(subject)] += 1
 
     def collect(self) -> Iterator[Metric]:
         """Make the samples of a scrape."""
-        labelled: Counts[str] = Counts()
-        for subject, count in self._counts.items():
-            labelled[subject_label(subject)] += count
         family = CounterMetricFamily(self._name, self._text, labels=["subject"])
-        for label, count in labelled.items():
+        for label, count in self._counts.items():
             family.add_metric([label], count)
         yield family
 

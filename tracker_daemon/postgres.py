@@ -195,24 +195,18 @@ async def _paced(rows: Sequence[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ..
 
 async def copy(
     connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> int:
-    """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`.
-
-    Returns how many rows it took; fewer than given: a trigger has kept some out.
-    """
+) -> None:
+    """COPY rows into a table, encoded for the types that its columns have by now; errors as `translated`."""
     try:
         with translated():
             async with _limited(connection):
-                tag: str = await connection.copy_records_to_table(
-                    table, records=_paced(rows), columns=columns
-                )
+                await connection.copy_records_to_table(table, records=_paced(rows), columns=columns)
     except (ArithmeticError, ValueError) as error:
         raise Rejected("22000", f"a value does not fit its column: {error}", where=f" on {table}") from error
     except (AttributeError, LookupError, TypeError) as error:
         raise Misconfigured(
             f"a column of {table} has another type than it was migrated with: {error}"
         ) from error
-    return int(tag.removeprefix("COPY "))
 
 
 def server_of(dsn: str) -> str:

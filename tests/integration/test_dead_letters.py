@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -314,3 +316,13 @@ async def test_nothing_to_replay_is_nothing_wrong(sql: asyncpg.Connection) -> No
 async def everything(sql: asyncpg.Connection) -> list[list[asyncpg.Record]]:
     tables = ("llm_decisions", "llm_outcomes", "llm_dead_letters")
     return [await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+
+async def test_what_a_replay_has_refused_is_freed(store: Store, sql: asyncpg.Connection) -> None:
+    """Letters that stay invalid: the collector sees no cycle that runs through a Delivery."""
+    assert await store.write(deliver(b"bad", decision(symbol=None))) == ["dead_letter"] * 2
+    letters = [letter async for letter in replay(sql, Filter(), CONTRACT)]
+    refusals = [weakref.ref(letter.refusal) for letter in letters]
+    del letters
+    gc.collect()
+    assert [refusal() for refusal in refusals] == [None, None]

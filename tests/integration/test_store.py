@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +26,7 @@ from tracker_daemon.store.drift import OUTCOMES, QUIET
 from tracker_daemon.store.store import CAREFUL_BATCHES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     import asyncpg
 
@@ -867,7 +870,12 @@ async def test_both_ways_leave_the_same_rows(store: Store, rival: Store, sql: as
         pnl="1.5",
         note_to_self={"kept": True},
     )
-    event = {"timestamp": "2026-11-22T10:00:00Z", "source": "desk", "note": "late", "more": [1]}
+    event: dict[str, Any] = {
+        "timestamp": "2026-11-22T10:00:00Z",
+        "source": "desk",
+        "note": "late",
+        "more": [1],
+    }
     straight, roundabout = uuid4(), uuid4()
     await careful(rival)
     for writer, id_ in ((store, straight), (rival, roundabout)):
@@ -951,7 +959,7 @@ CREATE TABLE agents (name varchar PRIMARY KEY);
 INSERT INTO agents VALUES ('momentum');
 ALTER TABLE llm_decisions ADD FOREIGN KEY (agent_name) REFERENCES agents
 """
-POISON = {
+POISON: dict[str, tuple[str, dict[str, Any]]] = {
     "a check": ("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')", {"symbol": "BAD"}),
     "a narrow column": ("ALTER TABLE llm_decisions ALTER symbol TYPE varchar(4)", {"symbol": "TOO LONG"}),
     "a foreign key": (AGENTS, {"agent_name": "unheard of"}),
@@ -986,10 +994,10 @@ async def test_poison_among_rows_that_are_copied_straight_is_the_only_dead_lette
 async def test_a_decision_that_a_trigger_keeps_out_is_not_stored_until_the_trigger_is_gone(
     store: Store, sql: asyncpg.Connection
 ) -> None:
-    """COPY says nothing of a row that a trigger drops, except that it counts one less."""
+    """COPY says nothing of a row that a trigger drops."""
     await add_rule(sql, "IF NEW.symbol = 'OUT' THEN RETURN NULL; END IF;")
     assert await store.write(deliver(decision())) == ["stored"]
-    assert await went_straight(store, sql)
+    assert not await went_straight(store, sql)
     writing = asyncio.create_task(store.write(deliver(decision(), decision(symbol="OUT"), outcome(uuid4()))))
     await until(lambda: store.trouble)
     assert [len(rows) for rows in await _tables(sql)] == [1, 0, 0]
@@ -998,17 +1006,56 @@ async def test_a_decision_that_a_trigger_keeps_out_is_not_stored_until_the_trigg
     assert [len(rows) for rows in await _tables(sql)] == [3, 1, 0]
 
 
-async def test_an_outcome_that_a_trigger_keeps_out_is_never_called_stored(
+@pytest.mark.parametrize("table", ["llm_outcomes", "llm_dead_letters"])
+async def test_what_a_trigger_keeps_out_is_not_settled(
+    store: Store, sql: asyncpg.Connection, table: str
+) -> None:
+    """Neither stored nor a duplicate: there is no row about it, and an ack would lose it."""
+    await add_rule(sql, "RETURN NULL;", table=table)
+    batch = deliver(outcome(uuid4()) if table == "llm_outcomes" else b"bad")
+    writing = asyncio.create_task(store.write(batch))
+    await until(lambda: store.trouble or writing.done())
+    if writing.done():
+        assert writing.result() == ["released"]
+    await sql.execute("DROP FUNCTION rule CASCADE")
+    results = await writing
+    if results == ["released"]:
+        results = await store.write(batch)
+    assert results == ["stored" if table == "llm_outcomes" else "dead_letter"]
+
+
+async def test_a_trigger_that_changes_the_key_lets_no_message_in_twice(
     store: Store, sql: asyncpg.Connection
 ) -> None:
-    await add_rule(sql, "IF NEW.note = 'out' THEN RETURN NULL; END IF;", table="llm_outcomes")
-    before = committed()
-    batch = deliver(outcome(uuid4()), outcome(uuid4(), note="out"))
-    results = await store.write(batch)
-    assert (results[0], results[1] == "stored") == ("stored", False)
-    assert committed()[1] - before[1] == await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 1
-    await sql.execute("DROP FUNCTION rule CASCADE")
-    assert await store.write(batch) == ["duplicate", "stored"]
+    await add_rule(sql, "NEW.id := gen_random_uuid();")
+    batch = deliver(decision())
+    first = asyncio.create_task(store.write(batch))
+    await until(lambda: store.trouble or first.done())
+    if first.done():
+        await store.write(batch)
+    assert len((await _tables(sql))[0]) <= 1
+    first.cancel()
+    await asyncio.wait({first})
+
+
+async def test_where_policies_for_rows_forbid_copy_all_goes_the_careful_way(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    role = f"writer_{uuid4().hex}"
+    await sql.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'secret';"
+        f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role};"
+        "ALTER TABLE llm_decisions ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY everything ON llm_decisions USING (true)"
+    )
+    address = urlsplit(dsn)
+    store = Store(f"postgresql://{role}:secret@{address.netloc.rpartition('@')[2]}{address.path}")
+    assert await store.write(deliver(outcome(uuid4()))) == ["stored"]
+    assert await went_straight(store, sql)
+    assert await store.write(deliver(decision(outcome="SUCCESS"), b"bad")) == ["stored", "dead_letter"]
+    assert not await went_straight(store, sql)
+    assert [len(rows) for rows in await _tables(sql)] == [1, 2, 1]
+    await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.parametrize(
@@ -1070,6 +1117,46 @@ async def test_two_stores_that_write_the_same_messages_side_by_side_never_deadlo
     assert retries() == tried
 
 
+@pytest.mark.parametrize("ways", ["straight", "careful", "straight and careful"])
+@pytest.mark.parametrize("table", ["llm_decisions", "llm_outcomes"])
+async def test_writers_that_want_the_same_rows_wait_in_one_order(
+    store: Store, rival: Store, sql: asyncpg.Connection, ways: str, table: str
+) -> None:
+    """Both stopped at a row in the middle, neither may hold one that the other comes to later."""
+    if "careful" in ways:
+        await careful(rival)
+    if ways == "careful":
+        await careful(store)
+    decisions = table == "llm_decisions"
+    ids, before = sorted(uuid4() for _ in range(21)), retries()
+    batch = deliver(*(decision(id=str(id_)) if decisions else outcome(id_) for id_ in ids))
+    transaction = sql.transaction()
+    await transaction.start()
+    if decisions:
+        await sql.execute(
+            "INSERT INTO llm_decisions (id, agent_name, decision_type, symbol, prompt, response, model) "
+            "VALUES ($1, '', '', '', '', '', '')",
+            ids[10],
+        )
+    else:
+        await sql.execute(
+            "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at) "
+            "VALUES ($1, $2, 'PENDING', now(), now())",
+            ids[10],
+            batch[10].message.identity,
+        )
+    writing = [asyncio.create_task(store.write(batch)), asyncio.create_task(rival.write(batch[::-1]))]
+    await until(lambda: sql.fetchval("SELECT count(*) = 2 FROM pg_locks WHERE NOT granted"))
+    await transaction.rollback()
+    mine, others = await asyncio.gather(*writing)
+    assert {frozenset(results) for results in zip(mine, reversed(others), strict=True)} == {
+        frozenset(("stored", "duplicate"))
+    }
+    key = "id" if decisions else "decision_id"
+    assert await sql.fetchval(f"SELECT count(*) FROM {table} WHERE {key} = ANY($1)", ids) == len(ids)
+    assert retries() == before
+
+
 @pytest.mark.parametrize(
     ("moment", "result"), [("mid-copy", "stored"), ("before-commit", "stored"), ("after-commit", "duplicate")]
 )
@@ -1095,3 +1182,47 @@ async def test_a_connection_cut_in_a_straight_copy_or_at_its_commit_leaves_each_
     assert [now - then for now, then in zip(committed(), before, strict=True)] == [2 * counted, counted, 0]
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 1
     assert await sql.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", id_) == "SUCCESS"
+
+
+# Memory.
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Free by reference counts alone, as the daemon does for many thousands of messages."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Batch(list):  # type: ignore[type-arg]
+    """A list that can be asked whether it is gone."""
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize(
+    "what", ["good", "duplicate", "poison", "unexplained", "unshown", "passing", "invalid", "no letters"]
+)
+async def test_a_batch_is_freed_once_it_is_written(store: Store, sql: asyncpg.Connection, what: str) -> None:
+    """Batches are megabytes: what only the collector would find stays for hundreds of batches."""
+    await store.write(deliver(decision()))
+    if what == "poison":
+        await sql.execute("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')")
+    elif what == "unexplained":
+        await add_rule(sql, refuse("P0001"))
+    elif what == "passing":
+        await add_rule(sql, refuse("40001", "nextval('calls') <= 1"))
+    elif what == "unshown":
+        await sql.execute("ALTER TABLE llm_decisions ADD CHECK (outcome <> 'FAILURE')")
+    elif what == "no letters":
+        await sql.execute("ALTER TABLE llm_dead_letters RENAME TO gone")
+    batch = Batch(deliver(decision(), decision(symbol="BAD"), decision(outcome="FAILURE")))
+    if what == "duplicate":
+        batch += batch
+    elif what in {"invalid", "no letters"}:
+        batch += deliver(b"bad")
+    written = weakref.ref(batch)
+    await store.write(batch)
+    del batch
+    await asyncio.sleep(0)
+    assert written() is None

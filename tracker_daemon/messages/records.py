@@ -43,6 +43,10 @@ class Message(Struct, eq=False, gc=False):
     headers: dict[str, str] | None = None
     known_identity: UUID | None = None
 
+    def __repr__(self) -> str:
+        """Say which one it is, and nothing that it says."""
+        return f"<message {self.sequence} of {self.stream}>"
+
     @property
     def identity(self) -> UUID:
         """A UUIDv7 from stream name, sequence and time: ordered by time, the same on every delivery.

@@ -155,4 +155,4 @@ def _delivery(letter: Record, contract: Contract) -> Delivery:
     try:
         return Delivery(message, decode(message, contract), None)
     except InvalidPayload as error:
-        return Delivery(message, error, None)
+        return Delivery(message, error.alone(), None)

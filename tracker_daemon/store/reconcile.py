@@ -9,19 +9,13 @@ from msgspec import Struct
 
 from tracker_daemon.messages import Decision, Message, Outcome, Record
 from tracker_daemon.postgres import Connection, translated
-from tracker_daemon.store.tables import CONTENT_HASHES, UNPROJECTED
+from tracker_daemon.store.tables import CONTENT_HASHES, DEAD_LETTERS, OUTCOMES, UNPROJECTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Found = Literal["row", "dead_letter"] | None
 """Where a message was found in the tables; None: nowhere."""
-
-_EVENTS = (
-    "SELECT decision_id, event_id FROM llm_outcomes "
-    "WHERE decision_id = ANY($1::uuid[]) AND event_id = ANY($2::uuid[])"
-)
-_LETTERS = "SELECT id FROM llm_dead_letters WHERE id = ANY($1::uuid[])"
 
 
 class Trace(Struct, frozen=True):
@@ -62,7 +56,9 @@ async def look_up(connection: Connection, traces: Sequence[Trace]) -> list[Found
             ledger = {
                 tuple(row)
                 for row in await connection.fetch(
-                    _EVENTS, [decision_id for decision_id, _ in events], [event_id for _, event_id in events]
+                    OUTCOMES.present,
+                    [decision_id for decision_id, _ in events],
+                    [event_id for _, event_id in events],
                 )
             }
             stored = [
@@ -72,7 +68,9 @@ async def look_up(connection: Connection, traces: Sequence[Trace]) -> list[Found
                 for trace in traces
             ]
             rest = [trace.identity for trace, there in zip(traces, stored, strict=True) if not there]
-            letters = {row["id"] for row in await connection.fetch(_LETTERS, rest)} if rest else set()
+            letters = (
+                {row["id"] for row in await connection.fetch(DEAD_LETTERS.present, rest)} if rest else set()
+            )
     return [
         "row" if there else "dead_letter" if trace.identity in letters else None
         for trace, there in zip(traces, stored, strict=True)

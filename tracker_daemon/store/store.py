@@ -131,14 +131,11 @@ class Store:
         self, connection: Connection, deliveries: Sequence[Delivery], *, blaming: bool
     ) -> Transaction:
         straight = not (self._careful or blaming)
-        written = await Transaction(
-            connection, deliveries, self._drift, straight=straight, blaming=blaming
-        ).commit()
-        if straight and not written.went_straight:
-            self._careful = CAREFUL_BATCHES
-        elif self._careful:
-            self._careful -= 1
-        return written
+        transaction = Transaction(connection, deliveries, self._drift, straight=straight, blaming=blaming)
+        try:
+            return await transaction.commit()
+        finally:  # also of an attempt that failed: the next one should not begin with the same
+            self._careful = CAREFUL_BATCHES if transaction.fell_back else max(0, self._careful - 1)
 
     async def _project(self, connection: Connection, deliveries: Sequence[Delivery]) -> dict[int, str]:
         """Project, and return by index what was refused and has to come again."""

@@ -27,13 +27,10 @@ class Table(Struct, frozen=True):
         return astuple(record)[: len(self.columns)]
 
     @property
-    def require_key(self) -> str:
-        """Does nothing, or raises 42P10 where the key that refuses a second row is gone."""
-        key = ", ".join(self.key)
-        return (
-            f"INSERT INTO {self.name} ({key}) SELECT {key} FROM {self.name} WHERE false "
-            f"ON CONFLICT ({key}) DO NOTHING"
-        )
+    def present(self) -> str:
+        """Which of the keys are there; a parameter, an array, for each column of the key."""
+        wanted = [f"{column} = ANY(${number}::uuid[])" for number, column in enumerate(self.key, start=1)]
+        return f"SELECT {', '.join(self.key)} FROM {self.name} WHERE {' AND '.join(wanted)}"
 
     @property
     def incoming(self) -> str:
@@ -109,6 +106,19 @@ SELECT id FROM unnest($1::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM trading_sessions known WHERE known.id = wanted.id)
 ORDER BY id
 ON CONFLICT DO NOTHING
+"""
+# Whether the key alone decides which rows a table takes: it is there, and no trigger may change rows or keep
+# them out (7: before an insert, for each row).
+GUARDED: Final = """
+SELECT EXISTS (
+    SELECT FROM pg_index
+    WHERE indrelid = $1::regclass AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL
+      AND $2::text[] = ARRAY(
+          SELECT attname::text FROM pg_attribute WHERE attrelid = indrelid AND attnum = ANY(indkey) ORDER BY 1
+      )
+) AND NOT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = $1::regclass AND tgenabled <> 'D' AND tgtype & 7 = 7
+)
 """
 ENQUEUE_EMBEDDINGS: Final = """
 INSERT INTO llm_embedding_queue (decision_id)

@@ -13,13 +13,12 @@ import structlog
 from tracker_daemon.errors import InvalidPayload, Misconfigured, Unavailable
 from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_letter
 from tracker_daemon.postgres import Rejected, Unreadable, copy, translated
+from tracker_daemon.store.straight import copy_straight, enqueue_embeddings, make_sessions
 from tracker_daemon.store.tables import (
     CONTENT_HASHES,
     DEAD_LETTERS,
     DECISIONS,
-    ENQUEUE_EMBEDDINGS,
     OUTCOMES,
-    STUB_SESSIONS,
     Table,
 )
 
@@ -38,12 +37,17 @@ log = structlog.get_logger(__name__)
 MAX_LINE_HINTS: Final = 8
 """Poison rows of a batch that are found by the line number in the server's error; then halving is cheaper."""
 
-IDLE_SECONDS = 30
+IDLE_SECONDS: Final = 30
 """The server ends a transaction of which it has heard nothing for so long."""
 # A constraint that an operator has deferred would fail the COMMIT, with the good rows. And a daemon that is
 # frozen, or cut off without a word, must not keep its rows locked from whoever is given them next.
 BEFORE_ROWS: Final = (
     "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'"
+)
+
+_KEPT_OUT: Final = (
+    "{table} takes a row without a word and has none with its key: a trigger keeps it out, or somebody has "
+    "just deleted it"
 )
 
 Verdict = Result | InvalidPayload
@@ -84,21 +88,27 @@ class Transaction:
         self.letters: list[DeadLetter] = []
         self.refused: dict[int, InvalidPayload] = {}
         self.trouble: str | None = None
-        self.went_straight = False
+        self.fell_back = False
 
     async def commit(self) -> Transaction:
         """Write and commit; afterwards the attributes say what.
 
         `results`: one a delivery. `rows`: new ones by table. `letters`: new ones. `refused`: by the index of
         a delivery, why there is no good row about it. `trouble`: why a message was released.
-        `went_straight`: every row was new and good. Raises `Drifted`, with nothing written, when the
-        database rejects too much.
+        `fell_back`: something was in the way of the straight COPY, known also when this raises. Raises
+        `Drifted`, with nothing written, when the database rejects too much.
         """
         async with self._connection.transaction():
             await self._connection.execute(BEFORE_ROWS.format(idle_seconds=IDLE_SECONDS))
-            verdicts = await self._insert_straight() if self._straight else None
-            self.went_straight = verdicts is not None
-            if verdicts is None:
+            rows = await copy_straight(self._connection, self._deliveries) if self._straight else None
+            self.fell_back = self._straight and rows is None
+            if rows is not None:
+                self.rows = rows
+                verdicts: list[Verdict] = [
+                    delivery.record if isinstance(delivery.record, InvalidPayload) else "stored"
+                    for delivery in self._deliveries
+                ]
+            else:
                 verdicts = await self._isolated(self._deliveries, self._insert, self._reject)
             self.refused = {
                 index: verdict
@@ -141,49 +151,6 @@ class Transaction:
                 reason = self._rejected[message.identity].safely
                 log.warning("rejected by the database", reason=reason, stream_sequence=message.sequence)
 
-    async def _insert_straight(self) -> list[Verdict] | None:
-        """Copy decisions and events into their tables; None, with nothing written, if any row is in the way.
-
-        A row that is there already, or that the database refuses: which it is, isolation finds out.
-        """
-        decisions = [d.record for d in self._deliveries if isinstance(d.record, Decision)]
-        events = [d.record for d in self._deliveries if isinstance(d.record, Outcome)]
-        events += [decision.first_outcome for decision in decisions if decision.first_outcome is not None]
-        try:
-            async with self._connection.transaction():
-                await self._make_sessions(decisions)
-                await self._copy_straight(DECISIONS, decisions)
-                await self._copy_straight(OUTCOMES, events)
-                await self._enqueue_embeddings(decisions)
-        except (Rejected, Misconfigured):
-            self.rows.clear()
-            return None
-        return [
-            delivery.record if isinstance(delivery.record, InvalidPayload) else "stored"
-            for delivery in self._deliveries
-        ]
-
-    async def _copy_straight(self, table: Table, records: Sequence[Struct]) -> None:
-        if not records:
-            return
-        with translated():
-            await self._connection.fetch(table.require_key)
-        rows = sorted(map(table.row, records), key=table.order)
-        if await copy(self._connection, table.name, table.columns, rows) < len(rows):
-            raise Rejected("00000", f"a trigger keeps rows out of {table.name}")
-        self.rows[table.name] = len(rows)
-
-    async def _make_sessions(self, decisions: Sequence[Decision]) -> None:
-        if sessions := {decision.session_id for decision in decisions} - {None}:
-            with translated():
-                await self._connection.execute(STUB_SESSIONS, list(sessions))
-
-    async def _enqueue_embeddings(self, fresh: Sequence[Decision]) -> None:
-        """Have the embeddings that are new entered into the vector index, later and by somebody else."""
-        if ids := [decision.id for decision in fresh if decision.prompt_embedding is not None]:
-            with translated():
-                await self._connection.execute(ENQUEUE_EMBEDDINGS, ids)
-
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         """Insert the decisions, then the events of the ledger; an invalid payload is its own verdict."""
         verdicts: list[Verdict] = ["stored"] * len(deliveries)
@@ -204,28 +171,38 @@ class Transaction:
                 verdicts[index] = verdict
                 if verdict == "stored" and decision.first_outcome is not None:
                     events.append((index, decision.first_outcome))
-        if events:
-            fresh = await self._copy(OUTCOMES, events)
-            for index, event in events:
-                key = (event.decision_id, event.event_id)
-                if key not in fresh:
-                    verdicts[index] = "duplicate"
-                fresh.discard(key)
+        for (index, _), fresh in zip(events, await self._insert_events(events), strict=True):
+            if not fresh:
+                verdicts[index] = "duplicate"
         return verdicts
+
+    async def _insert_events(self, events: list[tuple[int, Outcome]]) -> list[bool]:
+        """Return for each event whether it is new."""
+        if not events:
+            return []
+        fresh = await self._copy(OUTCOMES, events)
+        keys = [(event.decision_id, event.event_id) for _, event in events]
+        if await self._kept_out(OUTCOMES, [key for key in keys if key not in fresh]):
+            raise Unavailable(_KEPT_OUT.format(table=OUTCOMES.name))
+        new = []
+        for key in keys:
+            new.append(key in fresh)
+            fresh.discard(key)
+        return new
 
     async def _insert_decisions(self, decisions: list[tuple[int, Decision]]) -> list[Verdict]:
         first: dict[UUID, tuple[int, Decision]] = {}
         for index, decision in decisions:
             first.setdefault(decision.id, (index, decision))
         kept = [decision for _, decision in first.values()]
-        await self._make_sessions(kept)
+        await make_sessions(self._connection, kept)
         fresh = await self._copy(DECISIONS, list(first.values()))
-        await self._enqueue_embeddings([decision for decision in kept if (decision.id,) in fresh])
+        await enqueue_embeddings(self._connection, [decision for decision in kept if (decision.id,) in fresh])
         known = {id_: decision.content_hash for id_, (_, decision) in first.items()}
         if missing := [id_ for id_ in known if (id_,) not in fresh]:
             rows = await self._connection.fetch(CONTENT_HASHES, missing)
             if len(rows) < len(missing):
-                raise Unavailable("a decision that was in the way of this batch has been deleted meanwhile")
+                raise Unavailable(_KEPT_OUT.format(table=DECISIONS.name))
             known.update((row["id"], row["content_hash"]) for row in rows)
         verdicts: list[Verdict] = []
         for _, decision in decisions:
@@ -245,7 +222,10 @@ class Transaction:
 
         async def insert(part: Sequence[DeadLetter]) -> list[Result]:
             fresh = await self._copy(DEAD_LETTERS, list(enumerate(part)))
-            return ["dead_letter" if (letter.id,) in fresh else "duplicate" for letter in part]
+            keys = [(letter.id,) for letter in part]
+            if await self._kept_out(DEAD_LETTERS, [key for key in keys if key not in fresh]):
+                raise Misconfigured(_KEPT_OUT.format(table=DEAD_LETTERS.name))
+            return ["dead_letter" if key in fresh else "duplicate" for key in keys]
 
         try:
             return await self._isolated(letters, insert, self._release)
@@ -270,6 +250,13 @@ class Transaction:
         keys = {tuple(row) for row in await self._connection.fetch(table.insert)}
         self.rows[table.name] += len(keys)
         return keys
+
+    async def _kept_out(self, table: Table, keys: Sequence[tuple[UUID, ...]]) -> bool:
+        """Whether one of these rows, which are not new, is not there either."""
+        if not keys:
+            return False
+        rows = await self._connection.fetch(table.present, *map(list, zip(*keys, strict=True)))
+        return not {tuple(row) for row in rows} >= set(keys)
 
     async def _isolated(
         self,
@@ -316,7 +303,7 @@ class Transaction:
             raise error.rejected from error
 
     def _reject(self, delivery: Delivery, error: Rejected) -> Verdict:
-        self._rejected[delivery.message.identity] = error
+        self._rejected[delivery.message.identity] = error.alone()
         overridden = False
         if self._drift is not None:
             numbers = {identity: self._numbers[identity] for identity in self._rejected}
