@@ -77,6 +77,7 @@ async def sigterm(scene: Scene) -> None:
     """It drains and leaves in good order; the next one goes on."""
     daemon = await scene.daemon()
     async for _ in scene.rounds():
+        await daemon.said("started")  # before that, a signal ends it as any process
         assert await daemon.stop() == DRAINED
         scene.injected["signals"] += 1
         daemon = await scene.daemon()
@@ -87,6 +88,7 @@ async def sigterm_twice(scene: Scene) -> None:
     """The second does not let it finish."""
     daemon = await scene.daemon()
     async for _ in scene.rounds():
+        await daemon.said("started")
         daemon.send(signal.SIGTERM)
         await daemon.said("draining")
         assert await daemon.stop() in (DRAINED, WORK_LEFT)
