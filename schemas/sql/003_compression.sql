@@ -1,5 +1,5 @@
--- PostgreSQL's own compression, pglz, takes two fifths of the time of an insert. lz4 takes a twentieth, where the
--- server has it; where it has not, texts are stored as they are, and rows of up to half a page in one piece.
+-- PostgreSQL's own compression, pglz, takes two fifths of the time of an insert. So it is lz4 where the server has
+-- that; where it has not, texts are stored as they are, and rows of up to half a page in one piece.
 -- Holds for rows to come; what is stored already stays as it is.
 
 DO $$

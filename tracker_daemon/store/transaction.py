@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
-from tracker_daemon.errors import InvalidPayload, Misconfigured, Unavailable
+from tracker_daemon.errors import InvalidPayload, Misconfigured
 from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_letter
 from tracker_daemon.postgres import Rejected, Unreadable, copy, translated
 from tracker_daemon.store.straight import copy_straight, enqueue_embeddings, make_sessions
@@ -43,11 +43,6 @@ IDLE_SECONDS: Final = 30
 # frozen, or cut off without a word, must not keep its rows locked from whoever is given them next.
 BEFORE_ROWS: Final = (
     "SET CONSTRAINTS ALL IMMEDIATE; SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'"
-)
-
-_KEPT_OUT: Final = (
-    "{table} takes a row without a word and has none with its key: a trigger keeps it out, or somebody has "
-    "just deleted it"
 )
 
 Verdict = Result | InvalidPayload
@@ -182,8 +177,7 @@ class Transaction:
             return []
         fresh = await self._copy(OUTCOMES, events)
         keys = [(event.decision_id, event.event_id) for _, event in events]
-        if await self._kept_out(OUTCOMES, [key for key in keys if key not in fresh]):
-            raise Unavailable(_KEPT_OUT.format(table=OUTCOMES.name))
+        await self._check_present(OUTCOMES, [key for key in keys if key not in fresh])
         new = []
         for key in keys:
             new.append(key in fresh)
@@ -202,7 +196,7 @@ class Transaction:
         if missing := [id_ for id_ in known if (id_,) not in fresh]:
             rows = await self._connection.fetch(CONTENT_HASHES, missing)
             if len(rows) < len(missing):
-                raise Unavailable(_KEPT_OUT.format(table=DECISIONS.name))
+                raise _kept_out(DECISIONS)
             known.update((row["id"], row["content_hash"]) for row in rows)
         verdicts: list[Verdict] = []
         for _, decision in decisions:
@@ -223,8 +217,7 @@ class Transaction:
         async def insert(part: Sequence[DeadLetter]) -> list[Result]:
             fresh = await self._copy(DEAD_LETTERS, list(enumerate(part)))
             keys = [(letter.id,) for letter in part]
-            if await self._kept_out(DEAD_LETTERS, [key for key in keys if key not in fresh]):
-                raise Misconfigured(_KEPT_OUT.format(table=DEAD_LETTERS.name))
+            await self._check_present(DEAD_LETTERS, [key for key in keys if key not in fresh])
             return ["dead_letter" if key in fresh else "duplicate" for key in keys]
 
         try:
@@ -251,12 +244,12 @@ class Transaction:
         self.rows[table.name] += len(keys)
         return keys
 
-    async def _kept_out(self, table: Table, keys: Sequence[tuple[UUID, ...]]) -> bool:
-        """Whether one of these rows, which are not new, is not there either."""
-        if not keys:
-            return False
-        rows = await self._connection.fetch(table.present, *map(list, zip(*keys, strict=True)))
-        return not {tuple(row) for row in rows} >= set(keys)
+    async def _check_present(self, table: Table, keys: Sequence[tuple[UUID, ...]]) -> None:
+        """Raise `Rejected` if one of these rows, which are not new, is not there either."""
+        if keys:
+            rows = await self._connection.fetch(table.present, *map(list, zip(*keys, strict=True)))
+            if not {tuple(row) for row in rows} >= set(keys):
+                raise _kept_out(table)
 
     async def _isolated(
         self,
@@ -327,6 +320,12 @@ class Transaction:
             stream_sequence=letter.stream_sequence,
         )
         return "released"
+
+
+def _kept_out(table: Table) -> Rejected:
+    """What isolation finds the row by that a table takes without a word, and then does not have (no_data)."""
+    why = "the row is not there: a trigger keeps it out, or somebody has just deleted it"
+    return Rejected("02000", why, known=False, where=f" on {table.name}")
 
 
 def _is_row(delivery: Delivery) -> bool:
