@@ -133,7 +133,7 @@ class RawCopy:
         gc.freeze()
         try:
             async with contextlib.AsyncExitStack() as opened:
-                connections = [await _connect(stage, opened) for _ in range(self._connections)]
+                connections = [await connect(stage, opened) for _ in range(self._connections)]
                 await stage.settle()
                 meter = Meter(stage, lambda: used(os.getpid()))
                 meter.start()
@@ -149,7 +149,8 @@ class RawCopy:
             )
 
 
-async def _connect(stage: Stage, opened: contextlib.AsyncExitStack) -> asyncpg.Connection:
+async def connect(stage: Stage, opened: contextlib.AsyncExitStack) -> asyncpg.Connection:
+    """A connection for ready-made tuples, open as long as the stack."""
     connection = await asyncpg.connect(stage.dsn)
     opened.push_async_callback(connection.close)
     await tables.ready_for_copy(connection)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bench import contestants, report, rows
+from tests.bench import contestants, libraries, report, rows
 from tests.bench.bench import Bench
 from tests.bench.cases import drain
 from tests.bench.contestants import Daemons, RawCopy, play
+from tests.bench.libraries import Libraries
 from tests.bench.plot import curve
 from tests.bench.rows import DEFAULT, EMBEDDED
 from tests.bench.stage import DECISIONS, STREAM, Stage
@@ -59,6 +60,13 @@ async def test_raw_copy_on_two_connections_copies_each_row_once(stage: Stage) ->
     copied = await play(stage, RawCopy("two", SEED, 2), messages)
     assert copied.messages == 2_500
     assert await stage.stored(SEED.name) == 2_500
+
+
+async def test_the_libraries_alone_store_and_acknowledge_every_message(stage: Stage) -> None:
+    messages = list(rows.payloads(DEFAULT, 2_500))
+    assert (await play(stage, Libraries(), messages)).messages == 2_500
+    info = await stage.client.jetstream().consumer_info(STREAM, libraries.DURABLE)
+    assert (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
 async def test_the_seeds_table_has_no_column_that_is_not_filled(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""A full stream: the daemon, COPY with nothing around it, and mq-bridge, round by round."""
+"""A full stream: the daemon, COPY with nothing around it, its libraries alone, mq-bridge, round by round."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.bench.bench import Bench, Goal, Line, Result
 from tests.bench.bridge import BULK_COPY, IDEMPOTENT, Bridge, installed
 from tests.bench.contestants import Contestant, Daemons, RawCopy, play
 from tests.bench.figures import ratios, spread
+from tests.bench.libraries import Libraries
 from tests.bench.rows import DEFAULT, EMBEDDED, KINDS, LARGE, SMALL, Kind
 from tests.bench.tables import SEED, SHIPPED
 
@@ -37,6 +38,7 @@ def contestants(kind: Kind) -> list[Contestant]:
         Daemons(),
         RawCopy("raw COPY (seed)", SEED),
         RawCopy("raw COPY (shipped)", SHIPPED),
+        Libraries(),
     ]
     if kind != DEFAULT:
         return one
