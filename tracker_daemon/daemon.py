@@ -132,21 +132,19 @@ class Daemon:
             if not await _unless(stop.asked, self._start()):
                 log.info("stopped before anything was consumed")
                 return DRAINED
-            polling = asyncio.create_task(self._poll.run())
-            indexing = asyncio.create_task(self._index.run())
+            beside = {part: asyncio.create_task(part.run()) for part in (self._poll, self._index)}
             writing = asyncio.create_task(self._batches.run())
             keeping = asyncio.create_task(self._keep())
             asked = asyncio.create_task(stop.asked.wait())
-            ends: set[asyncio.Future[Any]] = {asked, writing, polling, indexing, keeping, self._failed}
+            ends: set[asyncio.Future[Any]] = {asked, writing, keeping, *beside.values(), self._failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             failure = self._failed.result() if self._failed.done() else None
             await _ended(asked)
             drained = await self._drain(writing, stop)
             await _ended(keeping)
-            self._poll.abort()
-            await _ended(polling)
-            self._index.abort()
-            await _ended(indexing)
+            for part, task in beside.items():
+                part.abort()
+                await _ended(task)
         finally:
             await self._close()
         if failure is not None:
