@@ -104,6 +104,7 @@ class BatchWriter:
         self._max_bytes = policy.max_buffered_bytes
         self._changed = asyncio.Event()
         self._closing = False
+        metrics.buffered_bytes_limit.set(self._max_bytes)
         metrics.buffered_rows.set_function(self.held)
         metrics.buffered_bytes.set_function(lambda: self._writing_bytes + self._buffer.size)
 

@@ -14,12 +14,13 @@ import tenacity
 
 from tracker_daemon import __version__, metrics
 from tracker_daemon.batch import BatchWriter, Trigger
-from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect
+from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect, publish_surely
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
+from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Daemon:
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
         self._index = EmbeddingIndex(dsn, statement_cache=cache)
+        self._scores = ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache)
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
         self._contract = contract_of(settings)
         self._client: Client | None = None
@@ -132,7 +134,9 @@ class Daemon:
             if not await _unless(stop.asked, self._start()):
                 log.info("stopped before anything was consumed")
                 return DRAINED
-            beside = {part: asyncio.create_task(part.run()) for part in (self._poll, self._index)}
+            beside = {
+                part: asyncio.create_task(part.run()) for part in (self._poll, self._index, self._scores)
+            }
             writing = asyncio.create_task(self._batches.run())
             keeping = asyncio.create_task(self._keep())
             asked = asyncio.create_task(stop.asked.wait())
@@ -232,6 +236,11 @@ class Daemon:
                 delivery.reply for delivery, result in committed if delivery.reply and result != "released"
             )
             await self._consumer.resume()
+
+    async def _alert(self, payload: bytes) -> None:
+        if self._client is None:
+            raise Unavailable("NATS has not been reached yet")
+        await publish_surely(self._client, self._settings.alerts.subject, payload)
 
     async def _keep(self) -> None:
         """Keep the stream from delivering again what is held: an outage may outlast any ack wait."""

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the daemon; labels come from closed sets, never from a payload."""
+"""Every Prometheus metric of the daemon; labels come from closed sets, or from a bounded list of names."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _counter(name: str, text: str, *labels: str) -> Counter:
     return Counter(f"tracker_{name}", text, labels, registry=registry)
 
 
-def _gauge(name: str, text: str) -> Gauge:
-    return Gauge(f"tracker_{name}", text, registry=registry)
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"tracker_{name}", text, labels, registry=registry)
 
 
 def _histogram(name: str, text: str, *buckets: float) -> Histogram:
@@ -127,6 +127,7 @@ publish_to_commit_seconds = Distribution(
 )
 buffered_rows = _gauge("buffered_rows", "Messages held in memory")
 buffered_bytes = _gauge("buffered_bytes", "Payload bytes held in memory")
+buffered_bytes_limit = _gauge("buffered_bytes_limit", "Payload bytes that may be held in memory")
 stream_pending = _gauge("stream_pending", "Messages in the stream that were not delivered yet")
 writer_retries = _counter("writer_retries_total", "Writes tried again, by what stood in the way", "kind")
 paused = _gauge(
@@ -145,6 +146,33 @@ outcomes_waiting_oldest_seconds = _gauge("outcomes_waiting_oldest_seconds", "Age
 embedding_index_waiting = _gauge(
     "embedding_index_waiting", "Decisions whose embedding is not in the vector index yet"
 )
+resolved_decisions = _gauge(
+    "resolved_decisions", "Latest decisions of an agent or model that have an outcome", "scope", "name"
+)
+resolved_success_rate = _gauge("resolved_success_rate", "Successes among those", "scope", "name")
+resolved_success_rate_lower = _gauge(
+    "resolved_success_rate_lower", "Lower end of the 99 % Wilson interval of that rate", "scope", "name"
+)
+resolved_success_rate_upper = _gauge(
+    "resolved_success_rate_upper", "Upper end of the 99 % Wilson interval of that rate", "scope", "name"
+)
+brier_score = _gauge(
+    "brier_score", "Mean squared distance of confidence and outcome, 0 the best", "scope", "name"
+)
+decision_latency_p95_seconds = _gauge(
+    "decision_latency_p95_seconds", "95th percentile of the model's latency", "scope", "name"
+)
+decision_cost_mean_usd = _gauge("decision_cost_mean_usd", "Mean cost of a decision", "scope", "name")
+scores: Final = (
+    resolved_decisions,
+    resolved_success_rate,
+    resolved_success_rate_lower,
+    resolved_success_rate_upper,
+    brier_score,
+    decision_latency_p95_seconds,
+    decision_cost_mean_usd,
+)
+"""Those of agents and models: at most 50 of each, which the scores choose."""
 slow_consumer_drops = _counter(
     "slow_consumer_drops_total", "Messages that the NATS client dropped (core mode)"
 )

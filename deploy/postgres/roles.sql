@@ -28,3 +28,7 @@ GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tr
 GRANT SELECT, INSERT, DELETE ON llm_embedding_queue TO tracker_writer;
 GRANT SELECT, INSERT ON llm_embedding_index TO tracker_writer;
 GRANT SELECT, INSERT, UPDATE ON tracker_leases TO tracker_writer;
+
+-- Alerts of agents and models that succeed too rarely: what was said, and what is to be said still.
+GRANT SELECT, INSERT ON llm_alerts TO tracker_writer;
+GRANT UPDATE (published_at) ON llm_alerts TO tracker_writer;

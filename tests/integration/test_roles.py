@@ -18,6 +18,8 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected, register_types, translated
+from tracker_daemon.scores.changes import publish_changes, record_changes
+from tracker_daemon.scores.score import Score
 from tracker_daemon.store import Store
 from tracker_daemon.store.projection import project
 from tracker_daemon.store.tables import OUTCOMES_WAITING
@@ -61,6 +63,8 @@ async def works(dsn: str) -> bool:
                     results += (await Transaction(connection, batch).commit()).results
                     await project(connection, batch)
                 await connection.fetch(OUTCOMES_WAITING)
+                await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
+                await publish_changes(connection, _deaf)
             await index._look()
             near = await nearest(connection, [1, 2, 3], 10)
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
@@ -85,6 +89,10 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
     row = await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions WHERE id = $1", id_)
     assert row is not None
     assert (row["outcome"], str(row["pnl"])) == ("SUCCESS", "2.50000000")
+
+
+async def _deaf(_: bytes) -> None:
+    """Nobody hears it."""
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,9 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
         "SELECT ON tracker_leases",
         "INSERT ON tracker_leases",
         "UPDATE ON tracker_leases",
+        "SELECT ON llm_alerts",
+        "INSERT ON llm_alerts",
+        "UPDATE (published_at) ON llm_alerts",
     ],
 )
 async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, right: str) -> None:

@@ -83,6 +83,9 @@ def test_nothing_given_leaves_the_defaults_of_the_contract() -> None:
         "TRACKER_LOG_LEVEL": "info",
         "TRACKER_MIGRATE_ON_START": "true",
         "TRACKER_EMBEDDING_DIMENSIONS": "1536",
+        "TRACKER_ALERTS_SUCCESS_FLOOR": "",
+        "TRACKER_ALERTS_WINDOW_DAYS": "30.0",
+        "TRACKER_ALERTS_SUBJECT": "llm.alerts",
     }
 
 
@@ -303,6 +306,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, toml: Path) -> None:
             "TRACKER_HTTP_PORT": "65536",
             "TRACKER_LOG_LEVEL": "loud",
             "TRACKER_EMBEDDING_DIMENSIONS": "16001",
+            "TRACKER_ALERTS_SUCCESS_FLOOR": "1",
             "TRACKER_NATS_SERVER": "x",
         },
         toml,
@@ -329,6 +333,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, toml: Path) -> None:
         "TRACKER_HTTP_PORT: must be at most 65535, got 65536",
         "TRACKER_LOG_LEVEL: must be 'debug', 'info', 'warning', 'error' or 'critical', got 'loud'",
         "TRACKER_EMBEDDING_DIMENSIONS: must be at most 16000, got 16001",
+        "TRACKER_ALERTS_SUCCESS_FLOOR: must be less than 1.0, got 1",
         "TRACKER_BATCH_MAX_BYTES: must be at most TRACKER_BATCH_MAX_BUFFERED_BYTES (33554432), got 67108864",
         f"TRACKER_BATCH_MAX_BUFFERED_BYTES: must be at least twice {PAYLOAD} (20971520), got 33554432",
         "TRACKER_NATS_OUTCOMES_SUBJECT: must differ from TRACKER_NATS_DECISIONS_SUBJECT",
@@ -338,6 +343,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, toml: Path) -> None:
         "TRACKER_NATS_CREDS_FILE: the file that it names cannot be read: No such file or directory",
     ]
     assert not [sentence for sentence in found if "s3cret" in sentence]
+
+
+def test_alerts_do_not_go_where_decisions_or_outcomes_come_from() -> None:
+    [mistake] = mistakes({"TRACKER_ALERTS_SUBJECT": "llm.outcomes"})
+    assert mistake.startswith("TRACKER_ALERTS_SUBJECT: must differ from TRACKER_NATS_DECISIONS_SUBJECT")
 
 
 @pytest.mark.parametrize(

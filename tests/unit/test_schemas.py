@@ -19,9 +19,11 @@ from jsonschema.validators import extend
 from msgspec.structs import fields
 
 import tracker_daemon
+from tracker_daemon.config import AlertSettings
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, Decision, Message, Outcome, decode
 from tracker_daemon.messages.decode import DecisionFields, OutcomeFields
+from tracker_daemon.scores.score import Score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -613,3 +615,15 @@ def test_examples_of_asyncapi_are_valid(asyncapi: dict[str, Any], kind: str) -> 
         assert schema_accepts(kind, text), example["name"]
         assert decoder_accepts(kind, text), example["name"]
         headers.validate(example.get("headers", {}))
+
+
+def test_the_alert_of_asyncapi_follows_its_schema(asyncapi: dict[str, Any]) -> None:
+    operation = asyncapi["operations"]["sendAlert"]
+    assert resolve(asyncapi, operation["channel"]["$ref"])["address"] == AlertSettings().subject
+    schema = json.loads((SCHEMAS / "alert.schema.json").read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    [example] = asyncapi["components"]["messages"]["alert"]["examples"]
+    payload = example["payload"]
+    Draft202012Validator(schema).validate(payload)
+    score = Score("agent", payload["agent"], payload["successful"], payload["failed"])
+    assert score.interval == pytest.approx((payload["lower"], payload["upper"]), abs=1e-5)

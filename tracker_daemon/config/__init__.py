@@ -1,6 +1,7 @@
 """Settings: `load` merges their sources and names every mistake, `Settings` is the result."""
 
 from tracker_daemon.config.settings import (
+    AlertSettings,
     BatchSettings,
     HttpSettings,
     LogSettings,
@@ -11,6 +12,7 @@ from tracker_daemon.config.settings import (
 from tracker_daemon.config.sources import load
 
 __all__ = [
+    "AlertSettings",
     "BatchSettings",
     "HttpSettings",
     "LogSettings",

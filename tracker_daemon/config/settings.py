@@ -108,6 +108,14 @@ class EmbeddingSettings(_Group):
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 1536
 
 
+class AlertSettings(_Group):
+    """Below which rate of success an alert is published, and where; None: no rate is too low."""
+
+    success_floor: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Unset] = None
+    window_days: Annotated[float, Field(gt=0, le=36500)] = 30.0
+    subject: Subject = "llm.alerts"
+
+
 class Settings(BaseSettings):
     """All settings, valid and immutable; `load` makes it, `Settings()` alone is the defaults."""
 
@@ -127,6 +135,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     migrate: MigrateSettings = MigrateSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

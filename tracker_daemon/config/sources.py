@@ -26,6 +26,7 @@ _DOTTED = NAMES | {f"{key}_file": f"{name}_FILE" for key, name in NAMES.items() 
 _WORDS = {
     "greater_than_equal": "must be at least {ge}, got {input}",
     "greater_than": "must be more than {gt}, got {input}",
+    "less_than": "must be less than {lt}, got {input}",
     "less_than_equal": "must be at most {le}, got {input}",
     "literal_error": "must be {expected}, got {input!r:.60}",
     "int_parsing": "must be a whole number, got {input!r:.60}",
@@ -181,6 +182,11 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         yield f"TRACKER_BATCH_MAX_BUFFERED_BYTES: must be at least {least}, got {batch.max_buffered_bytes}"
     if nats.decisions_subject == nats.outcomes_subject:
         yield "TRACKER_NATS_OUTCOMES_SUBJECT: must differ from TRACKER_NATS_DECISIONS_SUBJECT"
+    if settings.alerts.subject in {nats.decisions_subject, nats.outcomes_subject}:
+        yield (
+            "TRACKER_ALERTS_SUBJECT: must differ from TRACKER_NATS_DECISIONS_SUBJECT "
+            "and TRACKER_NATS_OUTCOMES_SUBJECT"
+        )
     if len({url.startswith("ws") for url in nats.servers}) > 1:
         yield "TRACKER_NATS_SERVERS: must be all ws:// and wss://, or all nats:// and tls://"
     yield from _login_conflicts(nats)

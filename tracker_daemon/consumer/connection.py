@@ -109,6 +109,27 @@ async def finish(client: Client, subscriptions: Iterable[Subscription]) -> None:
                 await subscription.drain()  # type: ignore[no-untyped-call]
 
 
+async def publish_surely(client: Client, subject: str, payload: bytes) -> None:
+    """Publish, and return when the server has it; `Unavailable` when that cannot be said."""
+    try:
+        if not client.is_connected:
+            raise nats.errors.ConnectionClosedError
+        await client.publish(subject, payload)
+        for _ in range(2):  # the first PING may overtake what is still buffered
+            await _ping(client)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise Unavailable(f"cannot publish to {subject}: {str(error) or 'NATS does not answer'}") from error
+
+
+async def _ping(client: Client) -> None:
+    # Not flush(): it cancels this future when it gives up waiting, and a late PONG then breaks the read loop.
+    pong = asyncio.get_running_loop().create_future()
+    await client._send_ping(pong)  # noqa: SLF001 - there is no public way
+    await asyncio.wait({pong}, timeout=FLUSH_TIMEOUT_SECONDS)
+    if not pong.done():
+        raise TimeoutError
+
+
 async def publish_to_all(client: Client, subjects: Iterable[str], payload: bytes = b"") -> None:
     """Publish the same to many subjects in one piece; they must come from the server itself.
 

@@ -1,0 +1,50 @@
+"""A rate and how sure it is, and when an alert is raised or cleared."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker_daemon.scores.changes import change
+from tracker_daemon.scores.score import Score, Z
+
+COUNTS = st.integers(0, 2000)
+
+
+def score(successes: int, failures: int) -> Score:
+    """An agent's score."""
+    return Score("agent", "momentum", successes, failures)
+
+
+@given(COUNTS, COUNTS)
+def test_the_interval_holds_the_rate_and_solves_wilsons_equation(successes: int, failures: int) -> None:
+    """Its ends p are where |rate - p| is z standard errors of p, which is how Wilson defines them."""
+    lower, upper = score(successes, failures).interval
+    assert 0 <= lower <= upper <= 1
+    if not (count := successes + failures):
+        assert (lower, upper) == (0, 1)
+        return
+    rate = score(successes, failures).rate
+    assert lower <= rate + 1e-12
+    assert rate <= upper + 1e-12
+    for end in (lower, upper):
+        assert (rate - end) ** 2 == pytest.approx(Z * Z * end * (1 - end) / count, abs=1e-9)
+
+
+def test_three_unlucky_trades_wake_nobody() -> None:
+    assert change(score(0, 3), 0.4, "cleared") is None
+    assert change(score(0, 10), 0.4, "cleared") == "raised"
+
+
+def test_between_the_two_bounds_nothing_is_said() -> None:
+    """With 38 of 100 the rate lies below a floor of 0.4, and chance may be why."""
+    assert change(score(38, 62), 0.4, "cleared") is None
+    assert change(score(38, 62), 0.4, "raised") is None
+    assert change(score(40, 60), 0.4, "raised") == "cleared"
+    assert change(score(20, 80), 0.4, "raised") is None
+
+
+def test_no_outcome_changes_nothing() -> None:
+    assert change(score(0, 0), 0.4, "cleared") is None
+    assert change(score(0, 0), 0.4, "raised") is None

@@ -1,0 +1,108 @@
+"""What the latest decisions say of an agent or a model, and how sure that is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from math import sqrt
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec import Struct
+
+from tracker_daemon.postgres import translated
+
+if TYPE_CHECKING:
+    from tracker_daemon.postgres import Connection
+
+MAX_NAMES: Final = 50
+"""Agents, and models, that are looked at: those of the latest decisions."""
+SAMPLE: Final = 1000
+"""Decisions of each agent that are looked at, the latest ones."""
+Z: Final = 2.5758293035489004
+"""The normal quantile of a two-sided 99 % interval; looked at every minute, 95 % would be wrong too often."""
+
+# The agents, one index probe each; the sample of each, one range of the same index. So the cost is bounded by
+# agents and sample, not by the table.
+SCORES: Final = """
+WITH RECURSIVE known AS (
+    (SELECT agent_name FROM llm_decisions ORDER BY agent_name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.agent_name FROM llm_decisions d
+            WHERE d.agent_name > known.agent_name ORDER BY d.agent_name LIMIT 1)
+    FROM known WHERE known.agent_name IS NOT NULL
+), active AS (
+    SELECT known.agent_name
+    FROM known CROSS JOIN LATERAL (
+        SELECT created_at FROM llm_decisions d
+        WHERE d.agent_name = known.agent_name AND created_at <= now() ORDER BY created_at DESC LIMIT 1
+    ) latest
+    WHERE latest.created_at > now() - $1::interval
+    ORDER BY latest.created_at DESC LIMIT $2
+), sample AS (
+    SELECT active.agent_name, recent.*, outcome = 'SUCCESS' AS success, outcome = 'FAILURE' AS failure
+    FROM active CROSS JOIN LATERAL (
+        SELECT model, outcome, confidence, latency_ms, cost_usd FROM llm_decisions d
+        WHERE d.agent_name = active.agent_name AND created_at > now() - $1::interval AND created_at <= now()
+        ORDER BY created_at DESC LIMIT $3
+    ) recent
+)
+SELECT CASE WHEN GROUPING(model) = 1 THEN 'agent' ELSE 'model' END AS scope,
+       COALESCE(agent_name, model) AS name,
+       count(*) FILTER (WHERE success) AS successes,
+       count(*) FILTER (WHERE failure) AS failures,
+       (avg((confidence - success::int) ^ 2) FILTER (WHERE success OR failure))::float8 AS brier,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_ms) / 1000 AS latency,
+       avg(cost_usd)::float8 AS cost
+FROM sample
+GROUP BY GROUPING SETS ((agent_name), (model))
+ORDER BY count(*) DESC, name
+"""
+
+Scope = Literal["agent", "model"]
+
+
+class Score(Struct, frozen=True):
+    """One agent, or one model, over its latest decisions; None where none of them says anything of it.
+
+    `brier`: mean of (confidence - 1 for a success, 0 for a failure) squared, 0 the best; `latency`: the 95th
+    percentile, in seconds; `cost`: the mean, in USD.
+    """
+
+    scope: Scope
+    name: str
+    successes: int
+    failures: int
+    brier: float | None = None
+    latency: float | None = None
+    cost: float | None = None
+
+    @property
+    def resolved(self) -> int:
+        """Decisions with an outcome that is not PENDING."""
+        return self.successes + self.failures
+
+    @property
+    def rate(self) -> float:
+        """Successes among the resolved; of none it is not asked."""
+        return self.successes / self.resolved
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the true rate lies, by Wilson's score interval (JASA 22, 1927); of none: anywhere."""
+        if not (count := self.resolved):
+            return 0.0, 1.0
+        centre = (self.rate + Z * Z / (2 * count)) / (1 + Z * Z / count)
+        half = Z / (1 + Z * Z / count) * sqrt(self.rate * (1 - self.rate) / count + (Z / count / 2) ** 2)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+async def read_scores(connection: Connection, days: float) -> list[Score]:
+    """The agents and models of the latest decisions of so many days, at most `MAX_NAMES` of each."""
+    with translated():
+        async with connection.transaction(readonly=True):
+            rows = await connection.fetch(SCORES, timedelta(days=days), MAX_NAMES, SAMPLE)
+    scores = [Score(**row) for row in rows]
+    return [
+        score
+        for scope in get_args(Scope)
+        for score in [score for score in scores if score.scope == scope][:MAX_NAMES]
+    ]
