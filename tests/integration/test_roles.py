@@ -18,7 +18,7 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected, register_types, translated
-from tracker_daemon.scores.changes import publish_changes, record_changes
+from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
 from tracker_daemon.store import Store
 from tracker_daemon.store.projection import project
@@ -64,7 +64,8 @@ async def works(dsn: str) -> bool:
                     await project(connection, batch)
                 await connection.fetch(OUTCOMES_WAITING)
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
-                await publish_changes(connection, _deaf)
+                for change, _ in await waiting_changes(connection):
+                    await mark_published(connection, change)
             await index._look()
             near = await nearest(connection, [1, 2, 3], 10)
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
@@ -89,10 +90,6 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
     row = await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions WHERE id = $1", id_)
     assert row is not None
     assert (row["outcome"], str(row["pnl"])) == ("SUCCESS", "2.50000000")
-
-
-async def _deaf(_: bytes) -> None:
-    """Nobody hears it."""
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,8 @@ async def test_what_cannot_be_published_is_published_later(
     await decide(sql, *["FAILURE"] * 30, model="gpt-x")
     with capture_logs() as logs:
         async with Away(nats_server, "frozen"), running(ScoreWatch(dsn, FLOOR, publish)):
-            await until(lambda: [line for line in logs if "trying again" in line["event"]])
+            await until(lambda: [line for line in logs if "waits to be published" in line["event"]])
+            assert sample("resolved_decisions", "agent", "momentum") == 30
         assert not listener.events
         async with running(ScoreWatch(dsn, FLOOR, publish)):
             await until(all_published(sql))

@@ -12,7 +12,8 @@ from msgspec import Struct
 from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
+    from uuid import UUID
 
     from tracker_daemon.postgres import Connection
     from tracker_daemon.scores.score import Score
@@ -89,16 +90,15 @@ def _row(score: Score, floor: float, number: int, state: State) -> tuple[object,
     return id_, KIND, score.scope, score.name, number, state, orjson.dumps(body).decode()
 
 
-async def publish_changes(connection: Connection, publish: Callable[[bytes], Awaitable[None]]) -> int:
-    """Publish what was kept and not published yet, in order; return how many.
-
-    Whoever dies between the two publishes it again, under the same id.
-    """
+async def waiting_changes(connection: Connection) -> list[tuple[UUID, bytes]]:
+    """What was kept and not published yet, in order: id, and the JSON to publish."""
     with translated():
         async with connection.transaction(readonly=True):
-            waiting = await connection.fetch(_WAITING)
-        for row in waiting:
-            await publish(row["body"].encode())
-            async with connection.transaction():
-                await connection.execute(_PUBLISHED, row["id"])
-    return len(waiting)
+            return [(row["id"], row["body"].encode()) for row in await connection.fetch(_WAITING)]
+
+
+async def mark_published(connection: Connection, id_: UUID) -> None:
+    """Keep that a change was published; whoever dies before publishes it again, under the same id."""
+    with translated():
+        async with connection.transaction():
+            await connection.execute(_PUBLISHED, id_)

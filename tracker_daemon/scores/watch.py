@@ -10,10 +10,10 @@ import structlog
 import tenacity
 
 from tracker_daemon import metrics
-from tracker_daemon.errors import TrackerError
+from tracker_daemon.errors import TrackerError, Unavailable
 from tracker_daemon.lease import Lease
 from tracker_daemon.postgres import Connection, close, connect
-from tracker_daemon.scores.changes import publish_changes, record_changes
+from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import read_scores
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ScoreWatch:
         self._lease = Lease("scores")
         self._score_at = 0.0
         self._troubled = False
+        self._unheard = False
 
     async def run(self) -> None:
         """Watch until cancelled; an outage is waited out."""
@@ -88,14 +89,26 @@ class ScoreWatch:
             show(scores)
             if self._settings.success_floor is not None:
                 await record_changes(self._connection, scores, self._settings.success_floor)
-        if count := await publish_changes(self._connection, self._publish):
-            log.warning("success rates changed, alerts published", alerts=count)
+        await self._publish_waiting(self._connection)
+
+    async def _publish_waiting(self, connection: Connection) -> None:
+        for id_, alert in await waiting_changes(connection):
+            try:
+                await self._publish(alert)
+            except Unavailable as error:
+                if not self._unheard:
+                    self._unheard = True
+                    log.warning("an alert waits to be published", reason=str(error))
+                return
+            await mark_published(connection, id_)
+            self._unheard = False
+            log.warning("published an alert", alert=alert.decode())
 
     async def _after_failure(self, retry: tenacity.RetryCallState) -> None:
         if not self._troubled:
             self._troubled = True
             log.warning(
-                "the scores cannot be read, or no alert published; trying again and again",
+                "the scores cannot be read, trying again and again",
                 reason=str(retry.outcome and retry.outcome.exception()),
             )
         show([])
