@@ -22,6 +22,7 @@ from tracker_daemon.messages import Contract, Delivery, Message, Result, contrac
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
+from tracker_daemon.systemd import supervised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -49,9 +50,12 @@ async def run(settings: Settings) -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     with _signals(daemon.override) as stop:
-        async with serving(settings.http, daemon.obstacles) as port:
+        async with (
+            serving(settings.http, daemon.obstacles) as port,
+            supervised(daemon.alive, daemon.obstacles) as stopping,
+        ):
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
-            return await daemon.run(stop)
+            return await daemon.run(stop, stopping)
 
 
 def contract_of(settings: Settings) -> Contract:
@@ -126,10 +130,14 @@ class Daemon:
         self._consumer: Consumer | None = None
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._starting = "the database has not been looked at yet"
+        self._broken = self._draining = False
         self._progress_at = asyncio.get_running_loop().time()
 
-    async def run(self, stop: Stop) -> int:
-        """Start, work until asked to stop or a part fails, drain, and return the exit code."""
+    async def run(self, stop: Stop, stopping: Callable[[], None]) -> int:
+        """Start, work until asked to stop or a part fails, drain, and return the exit code.
+
+        `stopping` is called when the drain begins.
+        """
         try:
             if not await _unless(stop.asked, self._start()):
                 log.info("stopped before anything was consumed")
@@ -143,6 +151,8 @@ class Daemon:
             ends: set[asyncio.Future[Any]] = {asked, writing, keeping, *beside.values(), self._failed}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             failure = self._failed.result() if self._failed.done() else None
+            self._broken, self._draining = not stop.asked.is_set(), True
+            stopping()
             await _ended(asked)
             drained = await self._drain(writing, stop)
             await _ended(keeping)
@@ -155,8 +165,14 @@ class Daemon:
             raise failure
         return DRAINED if drained else WORK_LEFT
 
+    def alive(self) -> bool:
+        """Whether no part has died; one that has ends the daemon."""
+        return not self._broken
+
     def obstacles(self) -> Obstacles:
         """What keeps the daemon from being ready, now."""
+        if self._draining:
+            return {"drain": f"stopping; messages still to be written: {self._batches.held()}"}
         if self._consumer is None:
             return {"start": self._starting}
         found: Obstacles = {}
