@@ -30,6 +30,13 @@ def test_systemd_finds_no_fault_in_the_unit() -> None:
     assert [line for line in said if not any(text in line for text in EXPECTED)] == []
 
 
+def test_the_units_user_is_the_one_that_sysusers_makes(tmp_path: Path) -> None:
+    command = ["systemd-sysusers", "--dry-run", f"--root={tmp_path}", str(UNIT.with_suffix(".sysusers"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    [user] = re.findall(r"Creating user '([^']+)'", done.stdout + done.stderr)
+    assert f"\nUser={user}\n" in UNIT.read_text("utf-8")
+
+
 def test_the_unit_is_hardened() -> None:
     overall = re.search(r"Overall exposure level for \S+: ([0-9.]+)", analyze("security", "--offline=true"))
     assert overall is not None

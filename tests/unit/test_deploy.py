@@ -188,6 +188,15 @@ def test_the_unit_gives_the_drain_its_time(unit: dict[str, list[str]]) -> None:
     assert int(unit["TimeoutStopSec"][0]) >= Settings().shutdown.timeout_seconds + 5
 
 
+def test_the_unit_waits_for_the_word_of_a_daemon_and_restarts_one_that_hangs(
+    unit: dict[str, list[str]],
+) -> None:
+    """A drain that takes its whole time is no hanging."""
+    assert unit["Type"] == ["notify"]
+    assert int(unit["WatchdogSec"][0]) > Settings().shutdown.timeout_seconds
+    assert "AF_UNIX" in unit["RestrictAddressFamilies"][0].split()
+
+
 def test_the_unit_knows_the_exit_codes(unit: dict[str, list[str]]) -> None:
     assert unit["SuccessExitStatus"] == ["3"]
     assert unit["RestartPreventExitStatus"] == ["2"]
