@@ -136,10 +136,11 @@ class Daemon:
     async def run(self, stop: Stop, stopping: Callable[[], None]) -> int:
         """Start, work until asked to stop or a part fails, drain, and return the exit code.
 
-        `stopping` is called when the drain begins.
+        `stopping` is called when the end begins.
         """
         try:
             if not await _unless(stop.asked, self._start()):
+                stopping()
                 log.info("stopped before anything was consumed")
                 return DRAINED
             beside = {

@@ -84,6 +84,16 @@ async def test_a_service_starts_works_and_drains(
     assert after[0].startswith("STATUS=not ready: drain: ")
 
 
+async def test_stopped_while_it_waits_for_a_server_it_says_so(
+    run: Run, service: dict[str, str], manager: ServiceManager, taken_port: int, tmp_path: Path
+) -> None:
+    nobody = f"postgresql://127.0.0.1:{taken_port}/tracker"
+    daemon = await run(service | credentials(tmp_path / "secrets", nobody))
+    await until(lambda: manager.status().startswith("not ready: start: PostgreSQL"))
+    assert await daemon.stop() == 0
+    assert "STOPPING=1" in manager.told()
+
+
 async def test_an_outage_neither_fails_the_start_nor_starves_the_watchdog_and_shows_in_the_status(
     run: Run, service: dict[str, str], stream: Stream, manager: ServiceManager, data_dir: Path, tmp_path: Path
 ) -> None:
