@@ -59,22 +59,48 @@ def demo(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the latest so many decisions.")] = None,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Stay up until Ctrl-C.")] = False,
     data_dir: DataDir = None,
+    nats_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Only publish, to this server, where a daemon listens already."),
+    ] = None,
 ) -> None:
     """Replay thirteen years of five stocks through the real pipeline, on servers it brings along."""
-    folder = data_dir or default_data_dir() / "demo"
+    if nats_url is not None and (keep_running or data_dir):
+        raise typer.BadParameter("--nats-url starts nothing: leave out --keep-running and --data-dir")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        console.print(f"Starting nats-server and PostgreSQL in {folder} …")
-        with EmbeddedServers(folder) as servers, _daemon(servers) as (process, http):
-            script = Script(market.load(datetime.now(UTC)), limit)
-            asyncio.run(_ready(process, http, servers.data_dir / "daemon.log"))
-            console.print(f"The daemon is ready: {http}/readyz. Replaying {script.decisions:,} decisions …")
-            asyncio.run(_Run(servers, process, script).play(rate))
-            _print_next_steps(servers, http, keep_running=keep_running)
-            if keep_running:
-                process.wait()
+        if nats_url is not None:
+            _publish(nats_url, _script(limit), rate)
+        else:
+            _play(data_dir or default_data_dir() / "demo", rate, limit, keep_running=keep_running)
     except KeyboardInterrupt:
         console.print("Stopped.")
+
+
+def _script(limit: int | None) -> Script:
+    return Script(market.load(datetime.now(UTC)), limit)
+
+
+def _play(folder: Path, rate: float, limit: int | None, *, keep_running: bool) -> None:
+    console.print(f"Starting nats-server and PostgreSQL in {folder} …")
+    with EmbeddedServers(folder) as servers, _daemon(servers) as (process, http):
+        script = _script(limit)
+        asyncio.run(_ready(process, http, servers.data_dir / "daemon.log"))
+        console.print(f"The daemon is ready: {http}/readyz. Replaying {script.decisions:,} decisions …")
+        asyncio.run(_Run(servers, process, script).play(rate))
+        _print_next_steps(servers, http, keep_running=keep_running)
+        if keep_running:
+            process.wait()
+
+
+def _publish(nats_url: str, script: Script, rate: float) -> None:
+    """Publish the script to a server that is none of the demo's, and say what its stream has stored."""
+    console.print(f"Publishing {script.decisions:,} decisions and what came of them …")
+    stored = asyncio.run(replay(nats_url, script, rate=rate))
+    console.print(
+        f"Stream {stored.stream} has stored {stored.decisions:,} decisions, {stored.outcomes:,} outcomes "
+        f"and {stored.malformed} malformed messages."
+    )
 
 
 @contextmanager
