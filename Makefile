@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# All that ships, and all that builds it, by hash.
+LOCKS := deploy/requirements.lock deploy/build-requirements.lock
+
 # What `make fuzz` runs, and for how long each.
 TARGET ?= decode repeat reply status
 SECONDS ?= 60
 
-.PHONY: help demo test lint chaos fuzz bench clean
+.PHONY: help demo test lint lock chaos fuzz bench clean
 
 help:
 	@echo "make demo   replay real markets through real servers and a real daemon (ARGS=--keep-running stays up)"
 	@echo "make test   lint, types, import floors, all tests (ARGS are pytest's)"
 	@echo "make lint   without the tests"
+	@echo "make lock   write deploy/*.lock anew: what the image is built from (ARGS=--upgrade takes newer versions)"
 	@echo "make chaos  break servers, connections and daemons, look for losses (ROUNDS=20 SEED=7 ARGS=--help)"
 	@echo "make fuzz   look for inputs that break a promise (SECONDS=60 for each TARGET='decode repeat reply status')"
 	@echo "make bench  measure against raw COPY and mq-bridge, 20 minutes (ARGS='--only drain --rounds 3', ARGS=--help)"
@@ -29,6 +33,15 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Universal: one file for every Python and machine, with the hashes of all files of each version.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock"
+
+lock: $(VENV)/.installed
+	$(COMPILE) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) --output-file deploy/build-requirements.lock --constraint deploy/requirements.lock \
+		deploy/build-requirements.in
 
 chaos: $(VENV)/.installed
 	$(BIN)/python -m tests.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -47,10 +60,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m tests.bench $(ARGS)
 
 # --without-pip: the venv is filled by the pip outside it, so a system Python without ensurepip will do.
-$(VENV)/.installed: pyproject.toml
+# The locked versions first: what is tested is what ships.
+$(VENV)/.installed: pyproject.toml $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "tracker-daemon needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install --quiet --require-hashes $(LOCKS:%=--requirement %)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[embedded,dev]'
 	@touch $@
 
