@@ -82,9 +82,10 @@ def test_the_compose_file_follows_the_specification() -> None:
 
 
 def test_images_of_others_are_pinned_to_a_full_version(compose: dict[str, Any]) -> None:
-    images = [service["image"] for service in compose["services"].values() if "build" not in service]
-    assert len(images) == 2
-    assert all(re.search(r":\d+\.\d+\.\d+-", image) for image in images)
+    ours = compose["services"]["tracker-daemon"]["image"]
+    images = [service["image"] for service in compose["services"].values() if service["image"] != ours]
+    assert len(images) == 4
+    assert all(re.search(r":v?\d+\.\d+\.\d+(-|$)", image) for image in images)
 
 
 def test_ports_are_published_on_the_loopback_address_alone(compose: dict[str, Any]) -> None:
@@ -102,13 +103,48 @@ def test_the_daemon_waits_for_servers_that_know_whether_they_are_healthy(compose
         assert services[name]["healthcheck"]["test"]
 
 
+def mounts(compose: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What is mounted from where to where, and how, in all services."""
+    volumes = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    return [(*volume.split(":"), "rw")[:3] for volume in volumes]
+
+
 def test_data_outlives_the_containers(compose: dict[str, Any]) -> None:
-    mounted = {
-        volume.partition(":")[0]
+    written = {source for source, _, how in mounts(compose) if how == "rw"}
+    assert written == compose["volumes"].keys() == {"nats", "postgres", "prometheus", "grafana"}
+
+
+def test_what_is_mounted_from_the_checkout_is_there_and_stays_as_it_is(compose: dict[str, Any]) -> None:
+    """Of a missing path Docker would make an empty folder."""
+    mounted = [(TOP / source, how) for source, _, how in mounts(compose) if source.startswith(".")]
+    assert len(mounted) == 6
+    assert all(path.exists() and how == "ro" for path, how in mounted)
+
+
+def test_no_password_stands_in_the_compose_file(compose: dict[str, Any]) -> None:
+    """Each comes from the environment; what stands in for it there says that it is none."""
+    given = {
+        name: value
         for service in compose["services"].values()
-        for volume in service.get("volumes", [])
+        for name, value in service.get("environment", {}).items()
+        if "PASSWORD" in name
     }
-    assert mounted == compose["volumes"].keys() == {"nats", "postgres"}
+    variables = {re.sub(r"\$\{(\w+):-tracker\}", r"\1", value) for value in given.values()}
+    assert variables == {"POSTGRES_PASSWORD", "READER_PASSWORD", "GRAFANA_PASSWORD"}
+
+
+def test_every_service_comes_back_and_says_whether_it_is_healthy(compose: dict[str, Any]) -> None:
+    """But the demo, which ends; the daemon's check is the image's."""
+    for name, service in compose["services"].items():
+        ends = "profiles" in service
+        assert service["restart"] == ("on-failure" if ends else "unless-stopped")
+        assert ends or "build" in service or service["healthcheck"]["test"], name
+
+
+def test_the_demo_is_asked_for_and_publishes_to_the_nats_of_the_daemon(compose: dict[str, Any]) -> None:
+    demo, daemon = compose["services"]["demo"], compose["services"]["tracker-daemon"]
+    assert (demo["profiles"], demo["image"]) == (["demo"], daemon["image"])
+    assert demo["command"][:3] == ["demo", "--nats-url", daemon["environment"]["TRACKER_NATS_SERVERS"]]
 
 
 def test_the_settings_of_the_compose_file_load_and_match_its_services(compose: dict[str, Any]) -> None:
@@ -163,7 +199,16 @@ def test_the_image_holds_all_that_the_wheel_is_built_from() -> None:
 def test_the_container_is_not_root_and_hears_signals() -> None:
     assert instructions("USER") == ["10001:10001"]
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
-    assert [json.loads(text) for text in instructions("ENTRYPOINT")] == [["tracker-daemon"]]
+    assert [json.loads(text) for text in instructions("ENTRYPOINT")] == [["tini", "--", "tracker-daemon"]]
+
+
+def test_the_image_is_made_of_hashed_files_alone() -> None:
+    """Packages come from a lock file, or from the folder of wheels that was filled that way."""
+    commands = [command for text in instructions("RUN") for command in text.split("&&") if "/pip " in command]
+    assert len(commands) == 4
+    for command in commands:
+        hashed = "--require-hashes --requirement deploy/" in re.sub(r"\s+", " ", command)
+        assert hashed or "--no-deps --no-index" in command or "--no-deps --no-build-isolation" in command
 
 
 async def test_the_health_check_tells_a_living_daemon_from_a_dead_one() -> None:
