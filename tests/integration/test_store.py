@@ -1227,3 +1227,18 @@ async def test_a_batch_is_freed_once_it_is_written(store: Store, sql: asyncpg.Co
     del batch
     await asyncio.sleep(0)
     assert written() is None
+
+
+async def test_a_session_that_the_daemon_cannot_make_is_waited_for(dsn: str, sql: asyncpg.Connection) -> None:
+    """Its decision stays in the stream, others do not wait, nothing becomes a dead letter."""
+    await sql.execute("ALTER TABLE trading_sessions ADD desk text NOT NULL")
+    [waiting, *rest] = batch = deliver(decision(session_id=str(session := uuid4())), decision(), decision())
+    store = Store(dsn)
+    assert await store.write(batch) == ["released", "stored", "stored"]
+    assert store.trouble is not None
+    assert "on trading_sessions, desk" in store.trouble
+    assert "required columns" in store.trouble
+    await sql.execute("INSERT INTO trading_sessions (id, desk) VALUES ($1, 'rates')", session)
+    assert await store.write([waiting, *rest]) == ["stored", "duplicate", "duplicate"]
+    await store.close()
+    assert await sql.fetchval("SELECT count(*) FROM llm_dead_letters") == 0

@@ -60,8 +60,13 @@ async def _check_guard(connection: Connection, table: Table) -> None:
 async def make_sessions(connection: Connection, decisions: Sequence[Decision]) -> None:
     """Make a stub of each session that is not known yet."""
     if sessions := {decision.session_id for decision in decisions} - {None}:
-        with translated():
-            await connection.execute(STUB_SESSIONS, list(sessions))
+        try:
+            with translated():
+                await connection.execute(STUB_SESSIONS, list(sessions))
+        except Rejected as error:
+            # There is nothing in a stub but an id: what the table wants more is no message's fault.
+            error.known = False
+            raise
 
 
 async def enqueue_embeddings(connection: Connection, fresh: Sequence[Decision]) -> None:

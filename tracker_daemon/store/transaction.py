@@ -139,8 +139,8 @@ class Transaction:
                 log.error("refused, left to the stream", reason=reason, stream_sequence=message.sequence)
                 self.trouble = (
                     f"PostgreSQL refuses a row for a reason that blames no message ({reason}): it stays in "
-                    "the stream until it passes. Look at triggers and unique indexes of that table, and into "
-                    "the server's log"
+                    "the stream until it passes. Look at triggers, unique indexes and required columns of "
+                    "that table, and into the server's log"
                 )
             elif message.identity in self._rejected:
                 reason = self._rejected[message.identity].safely
