@@ -1,24 +1,37 @@
-"""Migrations: `schemas/sql/NNN_name.sql`, applied in order, each in a transaction of its own."""
+"""Migrations: `schemas/sql/NNN_name.sql`, applied in order, while daemons write."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
+import tenacity
 from msgspec import Struct
 
 from tracker_daemon.errors import Misconfigured, SchemaError
-from tracker_daemon.postgres import Connection, Rejected, connected, translated
+from tracker_daemon.postgres import Connection, Locked, Rejected, connected, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from importlib.resources.abc import Traversable
 
 log = structlog.get_logger(__name__)
 
 LOCK_KEY: Final = 0x74726163  # "trac": one migrator at a time in a database
 LOCK_POLL_SECONDS: Final = 0.2
+LOCK_SECONDS: Final = 2
+"""How long a change waits for a table: everybody who comes later queues behind it.
+
+Longer than the server's `deadlock_timeout`, after which an autovacuum gives way.
+"""
+LOCK_ATTEMPTS: Final = 20
+STATEMENT_SECONDS: Final = 86_400.0
+"""A change to a large table takes its time; what must not wait does not wait for it."""
+
+T = TypeVar("T")
 
 _HISTORY = """
 CREATE TABLE IF NOT EXISTS tracker_migrations (
@@ -31,12 +44,26 @@ CREATE TABLE IF NOT EXISTS tracker_migrations (
 
 
 class Migration(Struct, frozen=True):
-    """One SQL file; `breaking` (first line `-- breaking`) keeps older daemons away from its result."""
+    """One SQL file; its first line may say more.
+
+    `-- breaking` keeps older daemons away from its result. `-- concurrently NAME`: it is nothing but
+    `CREATE INDEX CONCURRENTLY IF NOT EXISTS NAME …`, and is applied outside of a transaction.
+    """
 
     number: int
     name: str
-    breaking: bool
     sql: str
+
+    @property
+    def breaking(self) -> bool:
+        """Whether older daemons must not write to its result."""
+        return self.sql.startswith("-- breaking")
+
+    @property
+    def index(self) -> str | None:
+        """The index that is built while others write; None: an ordinary migration."""
+        words = self.sql.partition("\n")[0].split()
+        return words[2] if words[:2] == ["--", "concurrently"] else None
 
 
 def migrations() -> list[Migration]:
@@ -50,21 +77,25 @@ def migrations() -> list[Migration]:
 def _read(file: Traversable) -> Migration:
     sql = file.read_text("utf-8")
     number, _, name = file.name.removesuffix(".sql").partition("_")
-    return Migration(int(number), name, sql.startswith("-- breaking"), sql)
+    return Migration(int(number), name, sql)
 
 
 async def migrate(dsn: str, dimensions: int) -> list[Migration]:
     """Apply what is missing and return it; refuse what `check_schema` refuses."""
     async with connected(dsn) as connection:
         with translated():
-            await _lock(connection)
+            await lock(connection)
             await _check_owner(connection)
             if not await _exists(connection, "tracker_migrations"):
-                await _make_history(connection)
+                await make_history(connection)
             applied = await _applied(connection)
             missing = [migration for migration in migrations() if migration.number not in applied]
             for migration in missing:
-                await _apply(connection, migration, dimensions)
+                if migration.index is None:
+                    await briefly_locked(connection, partial(apply, connection, migration, dimensions))
+                else:
+                    await _drop_invalid(connection, migration.index)
+                    await apply(connection, migration, dimensions)
             await _check(connection, dimensions)
     return missing
 
@@ -77,8 +108,8 @@ async def check_schema(dsn: str, dimensions: int) -> None:
             await _check(connection, dimensions)
 
 
-async def _lock(connection: Connection) -> None:
-    """Take the lock that the end of the connection gives back."""
+async def lock(connection: Connection) -> None:
+    """Be the only migrator, until the connection ends."""
     # Polled: CREATE INDEX CONCURRENTLY deadlocks with a session that waits inside pg_advisory_lock.
     waiting = False
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
@@ -88,7 +119,8 @@ async def _lock(connection: Connection) -> None:
         await asyncio.sleep(LOCK_POLL_SECONDS)
 
 
-async def _make_history(connection: Connection) -> None:
+async def make_history(connection: Connection) -> None:
+    """Make the table that says what is applied."""
     try:
         with translated():
             await connection.execute(_HISTORY)
@@ -98,18 +130,18 @@ async def _make_history(connection: Connection) -> None:
         ) from error
 
 
-async def _apply(connection: Connection, migration: Migration, dimensions: int) -> None:
+async def apply(connection: Connection, migration: Migration, dimensions: int) -> None:
+    """Apply one migration and write that down, in the caller's transaction unless it builds an index."""
     sql = migration.sql.replace(":embedding_dimensions", str(dimensions))
     try:
         with translated():
-            async with connection.transaction():
-                await connection.execute(sql)
-                await connection.execute(
-                    "INSERT INTO tracker_migrations (number, name, breaking) VALUES ($1, $2, $3)",
-                    migration.number,
-                    migration.name,
-                    migration.breaking,
-                )
+            await connection.execute(sql, timeout=STATEMENT_SECONDS)
+            await record(connection, migration)
+    except Locked as error:
+        raise Locked(
+            f"migration {migration.number:03}_{migration.name}: {error}; a longer transaction holds a table "
+            "that it changes, pg_stat_activity says whose"
+        ) from error
     except (Misconfigured, Rejected) as error:
         remedy = (
             _REMEDY
@@ -118,6 +150,46 @@ async def _apply(connection: Connection, migration: Migration, dimensions: int) 
         )
         raise Misconfigured(f"migration {migration.number:03}_{migration.name}: {error}; {remedy}") from error
     log.info("migration applied", number=migration.number, name=migration.name)
+
+
+async def briefly_locked(connection: Connection, change: Callable[[], Awaitable[T]]) -> T:
+    """Make a change in a transaction that waits for no table for long; after some attempts raise `Locked`."""
+
+    async def attempt() -> T:
+        with translated():
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+                return await change()
+
+    return await tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(Locked),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
+        stop=tenacity.stop_after_attempt(LOCK_ATTEMPTS),
+        before_sleep=_in_use,
+        reraise=True,
+    )(attempt)
+
+
+def _in_use(retry: tenacity.RetryCallState) -> None:
+    log.warning("a table is in use, trying again", reason=str(retry.outcome and retry.outcome.exception()))
+
+
+async def _drop_invalid(connection: Connection, index: str) -> None:
+    """Drop what a build that was interrupted has left."""
+    if await connection.fetchval(
+        "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index
+    ):
+        await connection.execute(f"DROP INDEX CONCURRENTLY {index}", timeout=STATEMENT_SECONDS)
+
+
+async def record(connection: Connection, migration: Migration) -> None:
+    """Write down that a migration is applied."""
+    await connection.execute(
+        "INSERT INTO tracker_migrations (number, name, breaking) VALUES ($1, $2, $3)",
+        migration.number,
+        migration.name,
+        migration.breaking,
+    )
 
 
 _REMEDY = (
@@ -135,8 +207,13 @@ async def _exists(connection: Connection, table: str) -> bool:
     return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table) is True
 
 
+async def is_foreign(connection: Connection) -> bool:
+    """Whether someone else made `llm_decisions`."""
+    return await _exists(connection, "llm_decisions") and not await _exists(connection, "tracker_migrations")
+
+
 async def _check_owner(connection: Connection) -> None:
-    if await _exists(connection, "llm_decisions") and not await _exists(connection, "tracker_migrations"):
+    if await is_foreign(connection):
         raise SchemaError(
             "this database has a table llm_decisions that tracker-daemon did not make; nothing was changed. "
             "Give the daemon a database of its own (TRACKER_POSTGRES_DSN), or rename that table"
@@ -161,3 +238,29 @@ async def _check(connection: Connection, dimensions: int) -> None:
             f"TRACKER_EMBEDDING_DIMENSIONS is {dimensions}, but this database was migrated with {width}: "
             "set it to that, or use another database"
         )
+    if required := await required_columns(connection, "trading_sessions", ["id"]):
+        log.warning("decisions whose session is not known yet will wait", reason=sessions_remedy(required))
+
+
+async def required_columns(connection: Connection, table: str, known: Sequence[str]) -> list[str]:
+    """The columns of a table, other than these, that an INSERT without them fails for."""
+    rows = await connection.fetch(
+        """
+        SELECT attname::text FROM pg_attribute
+        WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL($2::text[])
+          AND attnotnull AND NOT atthasdef AND attidentity = ''
+        ORDER BY attnum
+        """,
+        table,
+        known,
+    )
+    return [name for (name,) in rows]
+
+
+def sessions_remedy(required: list[str]) -> str:
+    """What to do about a `trading_sessions` of which the daemon can make no row."""
+    ways = "; ".join(f"ALTER TABLE trading_sessions ALTER COLUMN {name} SET DEFAULT …" for name in required)
+    return (
+        f"trading_sessions wants {', '.join(required)}, of which the daemon knows nothing: a decision stays "
+        f"in the stream until somebody has made the row of its session. Or let the daemon make it: {ways}"
+    )

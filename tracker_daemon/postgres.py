@@ -77,6 +77,10 @@ class Unreadable(Unavailable):
         self.rejected = rejected
 
 
+class Locked(Unavailable):
+    """A lock was not to be had, in time or at all: somebody else works there."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn errors of driver and server into `Unavailable`, `Misconfigured` or `Rejected`, cause kept."""
@@ -109,7 +113,8 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     if state == "08P01":
         return Unreadable(Rejected(state, message, position, where=where))
     if state.startswith(_RETRY):
-        return Unavailable(f"PostgreSQL ({state}): {message}")
+        kind = Locked if state in {"55P03", "40P01"} else Unavailable
+        return kind(f"PostgreSQL ({state}): {message}")
     return Rejected(state, message, position, known=state.startswith(_DATA), where=where)
 
 

@@ -9,10 +9,12 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 
 from tests.conftest import DIMENSIONS
 from tracker_daemon.errors import Misconfigured, SchemaError, Unavailable
-from tracker_daemon.migrate import check_schema, migrate, migrations
+from tracker_daemon.migrate import Migration, check_schema, migrate, migrations
+from tracker_daemon.postgres import Locked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -168,7 +170,7 @@ async def test_a_table_of_someone_else_is_refused_and_unchanged(
     await empty.execute("INSERT INTO llm_decisions VALUES (1, 'theirs')")
     before = await everything(empty)
     for refuse in (migrate, check_schema):
-        with pytest.raises(SchemaError, match="llm_decisions that tracker-daemon did not make"):
+        with pytest.raises(SchemaError, match=r"did not make; nothing was changed"):
             await refuse(database, DIMENSIONS)
     assert await everything(empty) == before
     assert await columns(empty, "llm_decisions") == {"id": "integer", "note": "text"}
@@ -259,3 +261,57 @@ async def test_a_wrong_password_is_no_reason_to_give_up_and_is_not_said(weak: st
 async def test_a_database_that_is_away_is_worth_waiting_for() -> None:
     with pytest.raises(Unavailable, match=r"\(at 127\.0\.0\.1:1/none\)"):
         await migrate("postgresql://127.0.0.1:1/none", DIMENSIONS)
+
+
+async def test_what_sessions_require_is_said_at_every_start(dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute(
+        "ALTER TABLE trading_sessions ADD desk text NOT NULL, ADD note text NOT NULL DEFAULT ''"
+    )
+    with structlog.testing.capture_logs() as lines:
+        await check_schema(dsn, DIMENSIONS)
+    [reason] = [line["reason"] for line in lines]
+    assert reason.startswith("trading_sessions wants desk, of which")
+    assert "ALTER TABLE trading_sessions ALTER COLUMN desk SET DEFAULT" in reason
+
+
+LATER = "tracker_daemon.migrate.migrations"
+
+
+async def test_a_migration_that_gets_no_lock_gives_up_and_names_itself(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that it has let everybody else pass, again and again; nothing of it is applied."""
+    monkeypatch.setattr("tracker_daemon.migrate.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("tracker_daemon.migrate.LOCK_ATTEMPTS", 3)
+    later = [*migrations(), Migration(999, "desk", "ALTER TABLE llm_decisions ADD COLUMN desk text")]
+    monkeypatch.setattr(LATER, lambda: later)
+    before = await columns(sql, "llm_decisions")
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE llm_decisions IN ACCESS SHARE MODE")
+        with structlog.testing.capture_logs() as lines, pytest.raises(Locked) as caught:
+            await migrate(dsn, DIMENSIONS)
+    assert len(lines) == 2
+    assert str(caught.value).startswith("migration 999_desk: PostgreSQL (55P03)")
+    assert "pg_stat_activity" in str(caught.value)
+    assert await columns(sql, "llm_decisions") == before
+    assert await migrate(dsn, DIMENSIONS) == later[-1:]
+    assert (await columns(sql, "llm_decisions"))["desk"] == "text"
+
+
+async def test_an_index_whose_build_was_interrupted_is_built_anew(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of it is there under its name, and no query would use it."""
+    await sql.execute(
+        "INSERT INTO llm_dead_letters (subject, published_at, reason, detail, payload) "
+        "SELECT 's', now(), 'r', 'd', '' FROM generate_series(1, 2)"
+    )
+    build = "CREATE INDEX CONCURRENTLY IF NOT EXISTS by_reason ON llm_dead_letters (reason)"
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await sql.execute(build.replace("INDEX", "UNIQUE INDEX"))
+    later = [*migrations(), Migration(999, "by_reason", f"-- concurrently by_reason\n{build};\n")]
+    monkeypatch.setattr(LATER, lambda: later)
+    assert await migrate(dsn, DIMENSIONS) == later[-1:]
+    valid = "SELECT indisvalid AND NOT indisunique FROM pg_index WHERE indexrelid = 'by_reason'::regclass"
+    assert await sql.fetchval(valid)
+    assert await migrate(dsn, DIMENSIONS) == []
