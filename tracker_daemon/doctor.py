@@ -106,6 +106,8 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
             return
         yield Finding("schema", ok=True, seen="every migration is applied")
         with translated():
+            if required := await migrate.required_columns(connection, "trading_sessions", ["id"]):
+                yield Finding("sessions", ok=False, seen=migrate.sessions_remedy(required))
             denied = await connection.fetch(
                 "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
                 "WHERE NOT CASE verb WHEN 'DELETE' THEN has_table_privilege(name, verb) "

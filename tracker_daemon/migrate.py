@@ -198,6 +198,10 @@ _REMEDY = (
 )
 
 
+# Breaking until it is finished: no daemon must project an outcome before the first ones are entered.
+ADOPTION: Final = Migration(0, "adoption", "-- breaking")
+
+
 async def _applied(connection: Connection) -> dict[int, bool]:
     rows = await connection.fetch("SELECT number, breaking FROM tracker_migrations")
     return {row["number"]: row["breaking"] for row in rows}
@@ -212,11 +216,32 @@ async def is_foreign(connection: Connection) -> bool:
     return await _exists(connection, "llm_decisions") and not await _exists(connection, "tracker_migrations")
 
 
+async def is_half_adopted(connection: Connection) -> bool:
+    """Whether the adoption of someone else's table has begun and is not finished."""
+    return (
+        await _exists(connection, "tracker_migrations")
+        and (await _applied(connection)).get(ADOPTION.number) is True
+    )
+
+
+async def finish_adoption(connection: Connection) -> None:
+    """Let daemons in."""
+    await connection.execute(
+        "UPDATE tracker_migrations SET breaking = false WHERE number = $1", ADOPTION.number
+    )
+
+
 async def _check_owner(connection: Connection) -> None:
     if await is_foreign(connection):
         raise SchemaError(
             "this database has a table llm_decisions that tracker-daemon did not make; nothing was changed. "
-            "Give the daemon a database of its own (TRACKER_POSTGRES_DSN), or rename that table"
+            "tracker-daemon migrate --adopt takes it over with every row; or give the daemon a database of "
+            "its own (TRACKER_POSTGRES_DSN)"
+        )
+    if await is_half_adopted(connection):
+        raise SchemaError(
+            "the adoption of this database's llm_decisions is not finished: "
+            "run tracker-daemon migrate --adopt again, with the same options"
         )
 
 

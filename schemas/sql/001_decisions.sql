@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS trading_sessions (
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
-CREATE TABLE llm_decisions (
+CREATE TABLE IF NOT EXISTS llm_decisions (
     id               UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     session_id       UUID REFERENCES trading_sessions (id),
     decision_type    VARCHAR(50) NOT NULL,
@@ -25,29 +25,40 @@ CREATE TABLE llm_decisions (
     context          JSONB,
     agent_name       VARCHAR(100) NOT NULL,
     confidence       DECIMAL(5, 4),
-    created_at       TIMESTAMPTZ DEFAULT now(),
-    action           VARCHAR(20),
-    cost_usd         DECIMAL(14, 6),
-    extra            JSONB,
-    experiment       VARCHAR(100),
-    variant          VARCHAR(100),
-    propensity       DECIMAL(11, 10),
-    outcome_at       TIMESTAMPTZ,
-    outcome_sequence BIGINT,
-    embedding_model  VARCHAR(100),
-    content_hash     BYTEA,
-    ingested_at      TIMESTAMPTZ DEFAULT now()
+    created_at       TIMESTAMPTZ DEFAULT now()
 );
+
+-- A table that is adopted may have any of this already.
+ALTER TABLE llm_decisions
+    ADD COLUMN IF NOT EXISTS session_id       UUID REFERENCES trading_sessions (id),
+    ADD COLUMN IF NOT EXISTS prompt_embedding vector(:embedding_dimensions),
+    ADD COLUMN IF NOT EXISTS tokens_used      INTEGER,
+    ADD COLUMN IF NOT EXISTS latency_ms       INTEGER,
+    ADD COLUMN IF NOT EXISTS outcome          VARCHAR(20),
+    ADD COLUMN IF NOT EXISTS pnl              DECIMAL(20, 8),
+    ADD COLUMN IF NOT EXISTS context          JSONB,
+    ADD COLUMN IF NOT EXISTS confidence       DECIMAL(5, 4),
+    ADD COLUMN IF NOT EXISTS action           VARCHAR(20),
+    ADD COLUMN IF NOT EXISTS cost_usd         DECIMAL(14, 6),
+    ADD COLUMN IF NOT EXISTS extra            JSONB,
+    ADD COLUMN IF NOT EXISTS experiment       VARCHAR(100),
+    ADD COLUMN IF NOT EXISTS variant          VARCHAR(100),
+    ADD COLUMN IF NOT EXISTS propensity       DECIMAL(11, 10),
+    ADD COLUMN IF NOT EXISTS outcome_at       TIMESTAMPTZ,
+    ADD COLUMN IF NOT EXISTS outcome_sequence BIGINT,
+    ADD COLUMN IF NOT EXISTS embedding_model  VARCHAR(100),
+    ADD COLUMN IF NOT EXISTS content_hash     BYTEA,
+    ADD COLUMN IF NOT EXISTS ingested_at      TIMESTAMPTZ DEFAULT now();
 
 COMMENT ON COLUMN llm_decisions.outcome IS 'projection of llm_outcomes, like pnl, outcome_at, outcome_sequence';
 COMMENT ON COLUMN llm_decisions.content_hash IS 'SHA-256 of the fields the payload carried: tells a duplicate from a conflict';
 
-CREATE INDEX llm_decisions_session_id ON llm_decisions (session_id);
-CREATE INDEX llm_decisions_symbol ON llm_decisions (symbol);
-CREATE INDEX llm_decisions_decision_type ON llm_decisions (decision_type);
-CREATE INDEX llm_decisions_outcome ON llm_decisions (outcome);
-CREATE INDEX llm_decisions_agent_name ON llm_decisions (agent_name, created_at);
-CREATE INDEX llm_decisions_created_at ON llm_decisions (created_at);
+CREATE INDEX IF NOT EXISTS llm_decisions_session_id ON llm_decisions (session_id);
+CREATE INDEX IF NOT EXISTS llm_decisions_symbol ON llm_decisions (symbol);
+CREATE INDEX IF NOT EXISTS llm_decisions_decision_type ON llm_decisions (decision_type);
+CREATE INDEX IF NOT EXISTS llm_decisions_outcome ON llm_decisions (outcome);
+CREATE INDEX IF NOT EXISTS llm_decisions_agent_name ON llm_decisions (agent_name, created_at);
+CREATE INDEX IF NOT EXISTS llm_decisions_created_at ON llm_decisions (created_at);
 
 -- No foreign key: an outcome may come before its decision.
 CREATE TABLE llm_outcomes (

@@ -66,7 +66,7 @@ from tracker_daemon.migrate import migrations
 
 print(tracker_daemon.__file__)
 print(distribution("tracker-daemon").locate_file(""))
-print(len(migrations()), sum("CREATE TABLE llm_decisions" in m.sql for m in migrations()))
+print(len(migrations()), sum("CREATE TABLE IF NOT EXISTS llm_decisions" in m.sql for m in migrations()))
 print(bool(load(datetime.now(UTC))))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "unpacked")}

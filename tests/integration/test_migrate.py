@@ -170,7 +170,9 @@ async def test_a_table_of_someone_else_is_refused_and_unchanged(
     await empty.execute("INSERT INTO llm_decisions VALUES (1, 'theirs')")
     before = await everything(empty)
     for refuse in (migrate, check_schema):
-        with pytest.raises(SchemaError, match=r"did not make; nothing was changed"):
+        with pytest.raises(
+            SchemaError, match=r"did not make; .* tracker-daemon migrate --adopt takes it over"
+        ):
             await refuse(database, DIMENSIONS)
     assert await everything(empty) == before
     assert await columns(empty, "llm_decisions") == {"id": "integer", "note": "text"}

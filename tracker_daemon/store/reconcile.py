@@ -62,7 +62,7 @@ async def look_up(connection: Connection, traces: Sequence[Trace]) -> list[Found
                 )
             }
             stored = [
-                (trace.decision is None or trace.decision in hashes)
+                (trace.decision is None or trace.decision in hashes or (trace.decision[0], None) in hashes)
                 and (trace.event is None or trace.event in ledger)
                 and trace.decision_id is not None
                 for trace in traces

@@ -164,7 +164,8 @@ class Transaction:
                 decisions, await self._insert_decisions(decisions), strict=True
             ):
                 verdicts[index] = verdict
-                if verdict == "stored" and decision.first_outcome is not None:
+                # Of a duplicate too: an adopted decision may not have had its outcome yet.
+                if not isinstance(verdict, InvalidPayload) and decision.first_outcome is not None:
                     events.append((index, decision.first_outcome))
         for (index, _), fresh in zip(events, await self._insert_events(events), strict=True):
             if not fresh:
@@ -192,7 +193,8 @@ class Transaction:
         await make_sessions(self._connection, kept)
         fresh = await self._copy(DECISIONS, list(first.values()))
         await enqueue_embeddings(self._connection, [decision for decision in kept if (decision.id,) in fresh])
-        known = {id_: decision.content_hash for id_, (_, decision) in first.items()}
+        # None: an adopted row, of which nobody knows the message.
+        known: dict[UUID, bytes | None] = {id_: one.content_hash for id_, (_, one) in first.items()}
         if missing := [id_ for id_ in known if (id_,) not in fresh]:
             rows = await self._connection.fetch(CONTENT_HASHES, missing)
             if len(rows) < len(missing):
@@ -203,7 +205,7 @@ class Transaction:
             if (decision.id,) in fresh:
                 fresh.remove((decision.id,))
                 verdicts.append("stored")
-            elif decision.content_hash == known[decision.id]:
+            elif known[decision.id] in {decision.content_hash, None}:
                 verdicts.append("duplicate")
             else:
                 detail = f"another decision with the id {decision.id} is stored already"
