@@ -138,10 +138,7 @@ async def apply(connection: Connection, migration: Migration, dimensions: int) -
             await connection.execute(sql, timeout=STATEMENT_SECONDS)
             await record(connection, migration)
     except Locked as error:
-        raise Locked(
-            f"migration {migration.number:03}_{migration.name}: {error}; a longer transaction holds a table "
-            "that it changes, pg_stat_activity says whose"
-        ) from error
+        raise Locked(f"migration {migration.number:03}_{migration.name}: {error}") from error
     except (Misconfigured, Rejected) as error:
         remedy = (
             _REMEDY

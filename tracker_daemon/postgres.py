@@ -44,6 +44,7 @@ _REMEDIES = {
     "28000": "; see the user of the DSN, and the server's pg_hba.conf",
     "26000": _POOLED,
     "42P05": _POOLED,
+    "55P03": "; a longer transaction holds a table, pg_stat_activity says whose",
 }
 
 
@@ -102,8 +103,8 @@ def translated() -> Iterator[None]:
 def _translate(error: asyncpg.PostgresError) -> Exception:
     # Not str(error), to which asyncpg appends the server's DETAIL, and that quotes rows.
     state, message = error.sqlstate or "unknown", str(error.args[0] if error.args else type(error).__name__)
+    remedy = _REMEDIES.get(state, "")
     if state.startswith(_MISCONFIGURED):
-        remedy = _REMEDIES.get(state, "")
         return Misconfigured(f"PostgreSQL refuses ({state}): {message}{remedy}")
     copy = re.search(r"^COPY (\S+), line (\d+)(?:, column (\w+))?", error.context or "", re.MULTILINE)
     table, line, column = copy.groups() if copy else (None, None, None)
@@ -114,7 +115,7 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
         return Unreadable(Rejected(state, message, position, where=where))
     if state.startswith(_RETRY):
         kind = Locked if state in {"55P03", "40P01"} else Unavailable
-        return kind(f"PostgreSQL ({state}): {message}")
+        return kind(f"PostgreSQL ({state}): {message}{remedy}")
     return Rejected(state, message, position, known=state.startswith(_DATA), where=where)
 
 
