@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENCODE = "in user and password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
 PAYLOAD = "TRACKER_NATS_MAX_PAYLOAD_BYTES"
+LINES = "^ and $ are the ends of a line"
 LOGINS = "TRACKER_NATS_TOKEN and TRACKER_NATS_CREDS_FILE"
 
 
@@ -86,6 +87,8 @@ def test_nothing_given_leaves_the_defaults_of_the_contract() -> None:
         "TRACKER_ALERTS_SUCCESS_FLOOR": "",
         "TRACKER_ALERTS_WINDOW_DAYS": "30.0",
         "TRACKER_ALERTS_SUBJECT": "llm.alerts",
+        "TRACKER_REDACT_PRESETS": "",
+        "TRACKER_REDACT_PATTERNS": "",
     }
 
 
@@ -155,6 +158,44 @@ def test_sizes_with_units_are_powers_of_1024(number: int, unit: str, space: str)
 def test_any_other_text_as_a_size_is_refused_in_words(text: str) -> None:
     (found,) = mistakes(overrides={"batch.max_bytes": f"x{text}"})
     assert found.startswith("TRACKER_BATCH_MAX_BYTES: must be a number of bytes, KiB, MiB or GiB")
+
+
+# Redaction
+
+
+def test_patterns_are_one_a_line_and_may_hold_commas(toml: Path) -> None:
+    toml.write_text(
+        '[redact]\npresets = ["keys", "EMAIL"]\npatterns = ["E-[0-9]{3,4}", "(?P<desk>desk \\\\d+)"]\n'
+    )
+    given = {
+        "TRACKER_REDACT_PRESETS": "keys, Email",
+        "TRACKER_REDACT_PATTERNS": "E-[0-9]{3,4}\n\n(?P<desk>desk \\d+)\n",
+    }
+    for settings in (load(toml, environ={}).redact, load(environ=given).redact):
+        assert settings.presets == ("keys", "email")
+        assert settings.patterns == ("E-[0-9]{3,4}", r"(?P<desk>desk \d+)")
+        assert settings.redactor is not None
+        text = settings.redactor.redact_text("E-123,4 of desk 7: me@x.de")
+        assert text == "[redacted:pattern],4 of [redacted:desk]: [redacted:email]"
+
+
+def test_nothing_is_redacted_unless_told_to() -> None:
+    assert (
+        load(environ={"TRACKER_REDACT_PRESETS": "", "TRACKER_REDACT_PATTERNS": " \n"}).redact.redactor is None
+    )
+
+
+def test_what_cannot_be_redacted_by_is_named_entry_by_entry() -> None:
+    assert mistakes({"TRACKER_REDACT_PRESETS": "keys,key", "TRACKER_REDACT_PATTERNS": "(a\nb\nx*\n\\Ac"}) == [
+        "TRACKER_REDACT_PRESETS: entry 2 must be 'keys', 'tokens', 'email' or 'cards', got 'key'",
+        "TRACKER_REDACT_PATTERNS: entry 1 must be what RE2 can compile: missing ): (a",
+        "TRACKER_REDACT_PATTERNS: entry 3 must not match the empty text, as 'x*' does",
+        rf"TRACKER_REDACT_PATTERNS: entry 4 must do without \A, \z, \C and (?-m): {LINES}",
+    ]
+    many = "\n".join(rf"\pL{{{length}}}" for length in range(60, 120))
+    assert mistakes({"TRACKER_REDACT_PATTERNS": many}) == [
+        "TRACKER_REDACT_PATTERNS: must be what RE2 can compile: pattern too large - compile failed"
+    ]
 
 
 # Secrets

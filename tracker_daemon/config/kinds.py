@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from tracker_daemon.redaction import Preset, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +73,12 @@ def _url(*schemes: str, needs_host: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _redactable(patterns: Any) -> Any:
+    """Accept one pattern, or several, that a redactor can take beside all presets."""
+    Redactor(get_args(Preset), [patterns] if isinstance(patterns, str) else patterns)
+    return patterns
+
+
 class Dsn(SecretStr):
     """A PostgreSQL URL whose text shows everything but the password."""
 
@@ -81,7 +89,9 @@ class Dsn(SecretStr):
 Unset = BeforeValidator(lambda value: None if value == "" else value)
 Folded = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 Split = BeforeValidator(
-    lambda value: [*filter(None, map(str.strip, value.split(",")))] if isinstance(value, str) else value
+    lambda value: (
+        [*filter(None, map(str.strip, re.split("[,\n]", value)))] if isinstance(value, str) else value
+    )
 )
 Server = Annotated[str, _url("nats", "tls", "ws", "wss", needs_host=True)]
 DsnText = Annotated[Dsn, _url("postgresql", "postgres", needs_host=False)]
@@ -91,6 +101,13 @@ StreamName = Annotated[
 ]
 Subject = Annotated[
     str, must(re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*").fullmatch, "a subject without wildcards or white space")
+]
+Patterns = Annotated[
+    tuple[Annotated[str, AfterValidator(_redactable)], ...],
+    AfterValidator(_redactable),
+    BeforeValidator(
+        lambda value: [*filter(str.strip, value.splitlines())] if isinstance(value, str) else value
+    ),
 ]
 File = Annotated[Path | None, Unset]
 Secret = Annotated[SecretStr | None, Unset]

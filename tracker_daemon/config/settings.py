@@ -14,6 +14,7 @@ from tracker_daemon.config.kinds import (
     DsnText,
     File,
     Folded,
+    Patterns,
     Secret,
     Server,
     Size,
@@ -24,6 +25,7 @@ from tracker_daemon.config.kinds import (
     must,
     printable,
 )
+from tracker_daemon.redaction import Preset, Redactor
 
 
 class _Group(BaseModel):
@@ -116,6 +118,18 @@ class AlertSettings(_Group):
     subject: Subject = "llm.alerts"
 
 
+class RedactSettings(_Group):
+    """What is cut out of messages and log lines before they are written; nothing unless told to."""
+
+    presets: Annotated[tuple[Annotated[Preset, Folded], ...], NoDecode, Split] = ()
+    patterns: Annotated[Patterns, NoDecode] = ()
+
+    @property
+    def redactor(self) -> Redactor | None:
+        """What does it, made anew; None: nothing is to be cut."""
+        return Redactor(self.presets, self.patterns) if self.presets or self.patterns else None
+
+
 class Settings(BaseSettings):
     """All settings, valid and immutable; `load` makes it, `Settings()` alone is the defaults."""
 
@@ -136,6 +150,7 @@ class Settings(BaseSettings):
     migrate: MigrateSettings = MigrateSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     alerts: AlertSettings = AlertSettings()
+    redact: RedactSettings = RedactSettings()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

@@ -96,7 +96,7 @@ def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
                 if not value and key not in Settings.model_fields:  # an empty section may be misspelt too
                     yield f"{prefix}{key}", ""
             case list():
-                yield f"{prefix}{key}", ",".join(map(str, value))
+                yield f"{prefix}{key}", "\n".join(map(str, value))
             case bool():
                 yield f"{prefix}{key}", str(value).lower()
             case _:
