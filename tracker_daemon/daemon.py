@@ -65,6 +65,7 @@ def contract_of(settings: Settings) -> Contract:
         settings.nats.outcomes_subject,
         settings.nats.max_payload_bytes,
         settings.embedding.dimensions,
+        settings.redact.redactor,
     )
 
 

@@ -21,6 +21,7 @@ from tracker_daemon.messages.payload import (
     read_fields,
 )
 from tracker_daemon.messages.records import Contract, Decision, Message, Outcome
+from tracker_daemon.messages.redact import redact, redact_malformed
 from tracker_daemon.messages.values import (
     CONFIDENCE,
     COST,
@@ -36,11 +37,28 @@ from tracker_daemon.messages.values import (
 if TYPE_CHECKING:
     from pgvector import Vector
 
+    from tracker_daemon.redaction import Redactor
+
 
 def decode(message: Message, contract: Contract) -> Decision | Outcome:
-    """Turn a payload into a typed record; raise nothing but `InvalidPayload`."""
-    if len(message.payload) > contract.max_payload_bytes:
-        detail = f"{len(message.payload)} bytes, allowed are {contract.max_payload_bytes}"
+    """Turn a payload into a typed record; raise nothing but `InvalidPayload`.
+
+    With a redactor, the message itself is redacted: nobody finds in it what was there before.
+    """
+    size, redactor = len(message.payload), contract.redactor
+    if redactor is None:
+        return _decode(message, contract, size)
+    redact(message, contract, redactor, _NAMES)
+    try:
+        return _decode(message, contract, size)
+    except InvalidPayload:
+        redact_malformed(message, redactor)
+        raise
+
+
+def _decode(message: Message, contract: Contract, size: int) -> Decision | Outcome:
+    if size > contract.max_payload_bytes:
+        detail = f"{size} bytes, allowed are {contract.max_payload_bytes}"
         raise InvalidPayload("too_large", None, detail)
     if message.subject == contract.decisions_subject:
         return _decision(message, contract)
@@ -105,6 +123,7 @@ class OutcomeFields(Struct, forbid_unknown_fields=True, gc=False):
 
 _DECISION_KEYS = frozenset(DecisionFields.__struct_fields__)
 _OUTCOME_KEYS = frozenset(OutcomeFields.__struct_fields__)
+_NAMES = frozenset(name.encode() for name in _DECISION_KEYS | _OUTCOME_KEYS)
 _decision_decoder = msgspec.json.Decoder(DecisionFields, float_hook=exact)
 _outcome_decoder = msgspec.json.Decoder(OutcomeFields, float_hook=exact)
 _encoder = msgspec.json.Encoder()
@@ -161,7 +180,7 @@ def _decision(message: Message, contract: Contract) -> Decision:
         context=context,
         confidence=fields.confidence,
         created_at=created_at,
-        action=fields.action or _action_in(fields.response),
+        action=fields.action or _action_in(fields.response, contract.redactor),
         cost_usd=fields.cost_usd,
         extra=extra,
         experiment=fields.experiment,
@@ -238,7 +257,7 @@ class _Acted(Struct):
 _acted_decoder = msgspec.json.Decoder(_Acted)
 
 
-def _action_in(response: str) -> str | None:
+def _action_in(response: str, redactor: Redactor | None) -> str | None:
     """The action that a JSON response names; most responses are prose, so nothing is an error here."""
     if not response.lstrip().startswith("{"):
         return None
@@ -246,9 +265,12 @@ def _action_in(response: str) -> str | None:
         acted = _acted_decoder.decode(response)
     except (msgspec.DecodeError, RecursionError):
         return None
-    for action in (acted.action, acted.side):
-        if isinstance(action, str) and 1 <= len(action) <= 20 and "\x00" not in action:
-            return action
+    for given in (acted.action, acted.side):
+        if isinstance(given, str):
+            # Once more: escapes in the response's own JSON may have hidden something.
+            action = given if redactor is None else redactor.redact_text(given)
+            if 1 <= len(action) <= 20 and "\x00" not in action:
+                return action
     return None
 
 

@@ -15,17 +15,22 @@ from msgspec import Struct
 from pgvector import Vector
 
 from tracker_daemon.errors import InvalidPayload
+from tracker_daemon.redaction import Redactor
 
 
 # Without gc, here and in the decoder: they hold no cycles, and the collector would look at all that are held,
 # again and again.
 class Contract(Struct, frozen=True):
-    """The parts of the contract that an installation sets: subjects, payload bytes, vector dimension."""
+    """The parts of the contract that an installation sets: subjects, payload bytes, vector dimension.
+
+    `redactor` cuts out what must not be kept; None: everything is.
+    """
 
     decisions_subject: str = "llm.decisions"
     outcomes_subject: str = "llm.outcomes"
     max_payload_bytes: int = 4 * 1024 * 1024
     embedding_dimensions: int = 1536
+    redactor: Redactor | None = None
 
 
 class Message(Struct, eq=False, gc=False):
