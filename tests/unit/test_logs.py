@@ -8,13 +8,15 @@ import logging
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import structlog
 
 from tracker_daemon import logs
 from tracker_daemon.config import LogSettings
+from tracker_daemon.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +121,58 @@ def test_the_console_shows_tracebacks_without_locals(capsys: pytest.CaptureFixtu
     assert shown.count("ValueError: boom") == 2
     assert "s3cret-local" not in shown
     assert "\x1b[" not in shown
+
+
+SECRET = "AKIA0123456789ABCDEF"
+
+
+def fail_with_a_secret() -> None:
+    raise ValueError(f"no such key: {SECRET}")
+
+
+def test_a_redactor_goes_over_every_string_of_a_line_but_not_over_when_and_who(
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    logs.configure(LogSettings(format="json"), Redactor(["keys"], [r"20\d\d", "info", "ours"]))
+    log = structlog.get_logger("ours")
+    log.info(SECRET, deep={SECRET: [(f"b {SECRET}",), 1.5, None]}, error=ValueError(SECRET))
+    logging.getLogger("ours").info("%s of 2026", SECRET)
+    one, two = lines()
+    assert one.pop("timestamp").startswith("20")
+    assert one == {
+        "event": "[redacted:keys]",
+        "level": "info",
+        "logger": "ours",
+        "deep": {"[redacted:keys]": [["b [redacted:keys]"], 1.5, None]},
+        "error": "ValueError('[redacted:keys]')",
+    }
+    assert (two["event"], two["logger"]) == ("[redacted:keys] of [redacted:pattern]", "ours")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_redactor_goes_over_tracebacks(
+    capsys: pytest.CaptureFixture[str], form: Literal["json", "console"]
+) -> None:
+    logs.configure(LogSettings(format=form), Redactor(["keys"]))
+    try:
+        fail_with_a_secret()
+    except ValueError as error:
+        structlog.get_logger("ours").exception(f"failed: {error}", error=error)
+        logging.getLogger("theirs").exception("failed")
+    shown = capsys.readouterr().err
+    assert SECRET not in shown
+    assert shown.count("ValueError: no such key: [redacted:keys]") == 2
+
+
+def test_a_redactor_loses_no_line_over_a_value_without_end(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    logs.configure(LogSettings(format="json"), Redactor(["keys"]))
+    cycle: list[Any] = [SECRET]
+    cycle.append(cycle)
+    structlog.get_logger("ours").info("one", cycle=cycle, thing=Path("x"))
+    (line,) = lines()
+    assert "[redacted:keys]" in str(line["cycle"])
+    assert SECRET not in str(line)
+    assert line["thing"] == "PosixPath('x')"
 
 
 def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

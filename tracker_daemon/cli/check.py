@@ -24,7 +24,8 @@ def check(config_file: ConfigFile = None, settings: Set = None, as_json: Json = 
     Exit code 2: the settings are wrong, every mistake is named. 1: something they lead to is. 0: all is well.
     """
     loaded = load(config_file, settings)
-    logs.configure(loaded.log.model_copy(update={"level": "critical"}))  # the findings say it all
+    quiet = loaded.log.model_copy(update={"level": "critical"})  # the findings say it all
+    logs.configure(quiet, loaded.redact.redactor)
     findings = asyncio.run(examine(loaded))
     if as_json:
         document = {"settings": dict(loaded.listing()), "findings": msgspec.to_builtins(findings)}

@@ -50,5 +50,5 @@ def load(config_file: Path | None, settings: list[str] | None, **more: str) -> c
     if wrong := [name for name, equals, _ in pairs if not equals]:
         raise SettingsError([f"--set {name}: must look like batch.max_rows=500" for name in wrong])
     loaded = config.load(config_file, {name: value for name, _, value in pairs} | more)
-    logs.configure(loaded.log)
+    logs.configure(loaded.log, loaded.redact.redactor)
     return loaded

@@ -54,7 +54,8 @@ def verify(
     It only reads, and may do so beside a running daemon. Exit code 1: there is a hole, or a server is away.
     """
     loaded = load(config_file, settings)
-    logs.configure(loaded.log.model_copy(update={"level": "critical"}))  # the errors say it all
+    quiet = loaded.log.model_copy(update={"level": "critical"})  # the errors say it all
+    logs.configure(quiet, loaded.redact.redactor)
     seen = asyncio.run(compare(loaded, contract_of(loaded), since))
     if as_json:
         typer.echo(orjson.dumps(_document(seen, loaded, since), option=orjson.OPT_INDENT_2))
