@@ -91,7 +91,7 @@ class Redactor:
 
     def _cut(self, text: bytes, rounds: int = MAX_ROUNDS) -> bytes:
         """Cut the matches out of the text, then out of what is left between them, which is text by itself."""
-        spans = self._spans(text)
+        spans = self._spans(text) if self.finds(text) else []
         if spans and not rounds:
             spans = [(0, len(text), spans[0][2])]
         kept, at = [], 0

@@ -117,6 +117,12 @@ def test_the_content_hash_is_over_what_is_kept() -> None:
     assert decided(decision(prompt=SECRET)).content_hash != decided(decision(prompt="x")).content_hash
 
 
+def test_other_patterns_make_other_content_of_a_message_that_they_match() -> None:
+    one, other = own("Buy"), own("Bu")
+    assert decided(decision(), one).content_hash != decided(decision(), other).content_hash
+    assert decided(decision(prompt="x"), one).content_hash == decided(decision(prompt="x")).content_hash
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -175,6 +181,11 @@ values = st.recursive(
 )
 
 
+def digits(number: str) -> tuple[str]:
+    """A number as it was written."""
+    return (number,)
+
+
 def untouched(value: Any, redactor: Redactor) -> Any:
     """What must come out: each string by itself, every number as its digits."""
     match value:
@@ -193,16 +204,12 @@ def test_strings_are_redacted_each_by_itself_and_numbers_keep_their_digits(
     context: dict[str, Any], escaped: bool
 ) -> None:
     encoded = _encoder.encode(context)
-    written = json.loads(encoded, parse_int=_Digits, parse_float=_Digits)
+    written = json.loads(encoded, parse_int=digits, parse_float=digits)
     if escaped:
         encoded = re.sub(rb'(?<!\\)"(\w)', lambda first: b'"\\u%04x' % ord(first[1]), encoded)
     one = Message("other", b'{"prompt": 1, "context": %b}' % encoded, "LLM", 1, 1)
     assert CONTRACT.redactor is not None
-    kept = json.loads(letter(one).payload, parse_int=_Digits, parse_float=_Digits)
-    assert kept == {"prompt": _Digits(1), "context": untouched(written, CONTRACT.redactor)}
-
-
-class _Digits(str):
-    """A number as it was written."""
-
-    __slots__ = ()
+    once = letter(one).payload
+    assert letter(one).payload == once
+    kept = json.loads(once, parse_int=digits, parse_float=digits)
+    assert kept == {"prompt": digits("1"), "context": untouched(written, CONTRACT.redactor)}
