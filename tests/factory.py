@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -31,6 +32,11 @@ def decision(**fields: Any) -> dict[str, Any]:
 def outcome(decision_id: Any, word: str = "SUCCESS", **fields: Any) -> dict[str, Any]:
     """An outcome's payload."""
     return {"decision_id": str(decision_id), "outcome": word, **fields}
+
+
+def days_ago(days: float) -> str:
+    """A `timestamp`."""
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
 
 def message(

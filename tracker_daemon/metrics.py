@@ -100,11 +100,13 @@ class Distribution(Collector):
 messages_received = Tally("tracker_messages_received", "Messages taken from NATS")
 messages_settled = _counter(
     "messages_settled_total",
-    "Messages whose fate is decided: stored, duplicate, dead_letter, or released (left to the stream)",
+    "Messages whose fate is decided: stored, duplicate, dead_letter, expired (older than what was pruned), "
+    "or released (left to the stream)",
     "subject",
     "result",
 )
 rows_committed = _counter("rows_committed_total", "Rows committed", "table")
+pruned_rows = _counter("pruned_rows_total", "Rows deleted because of their age", "table")
 dead_letters = _counter("dead_letters_total", "Dead letters committed", "subject", "reason")
 redeliveries = _counter("redeliveries_total", "Messages that the stream delivered more than once")
 stream_gap_messages = _counter(

@@ -29,11 +29,12 @@ MAX_SECOND_LOOKS: Final = 50_000
 """Messages, and decisions, that are remembered for a second look at the end: some 30 MB."""
 SECOND_LOOK_ROWS: Final = 1000
 
-Fate = Literal["row", "dead_letter", "in_flight", "waiting", "missing"]
+Fate = Literal["row", "dead_letter", "expired", "in_flight", "waiting", "missing"]
 """What became of a message.
 
-`in_flight`: delivered, in no table, and not known to be acknowledged, `waiting`: not delivered yet,
-`missing`: acknowledged, and neither a row nor a dead letter is there.
+`expired`: delivered, and pruned since or too old to be stored, `in_flight`: delivered, in no table, and not
+known to be acknowledged, `waiting`: not delivered yet, `missing`: acknowledged, and neither a row nor a dead
+letter is there.
 """
 
 
@@ -80,6 +81,11 @@ class Verification(Struct):
     """At least so many of the messages in flight are acknowledged after all: it cannot be told which."""
     gone: int | None = None
     """Sequences that the stream no longer holds; None: that cannot be known."""
+
+    @property
+    def expired(self) -> int:
+        """Messages that were pruned, or that came too late to be stored."""
+        return sum(fates["expired"] for fates in self.subjects.values())
 
     @property
     def in_flight(self) -> int:
@@ -203,15 +209,19 @@ class _Comparison:
         standing = await self._stream.standing()
         self._seen.durable_exists = standing is not None
         self._seen.floor = min(self._judged, standing.floor) if standing else 0
+        strays = 0
         for places in _chunks(self._in_flight):
             found = await look_up(self._connection, [place.trace for place in places])
             for place, where in zip(places, found, strict=True):
                 self._seen.subjects[place.subject]["in_flight"] -= 1
-                self._count(place, _fate(place, where, standing))
+                fate = _fate(place, where, standing)
+                strays += fate == "in_flight" and where == "stray"
+                self._count(place, fate)
         # Unless too many are in flight to have been looked at in one go.
         if standing and len(self._in_flight) < MAX_SECOND_LOOKS:
-            # At least: among the unacknowledged may be some that have their row.
-            self._seen.acknowledged_in_flight = max(0, self._seen.in_flight - standing.unacknowledged)
+            # At least: among the unacknowledged may be some that have their row. And strays may be expired.
+            unsettled = self._seen.in_flight - strays
+            self._seen.acknowledged_in_flight = max(0, unsettled - standing.unacknowledged)
         for places in _chunks([decision.place for decision in self._unprojected.values()]):
             for id_, _, event in await self._behind(places):
                 self._judge_projection(self._unprojected[id_], event, standing)
@@ -249,11 +259,15 @@ class _Comparison:
 
 def _fate(place: Place, found: Found, standing: Standing | None) -> Fate:
     """What became of a message, `standing` being older than what was `found`."""
-    if found:
+    if found in {"row", "dead_letter"}:
         return found
     if standing is None or place.sequence > standing.delivered:
         return "waiting"
-    return "in_flight" if place.sequence > standing.floor else "missing"
+    if found == "expired":
+        return "expired"
+    if place.sequence > standing.floor:
+        return "in_flight"
+    return "expired" if found == "stray" else "missing"
 
 
 def _chunks(places: Sequence[Place]) -> Iterator[Sequence[Place]]:

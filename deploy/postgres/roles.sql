@@ -20,7 +20,7 @@ $$;
 
 GRANT USAGE ON SCHEMA public TO tracker_writer;
 
-GRANT SELECT ON tracker_migrations TO tracker_writer;
+GRANT SELECT ON tracker_migrations, tracker_retention TO tracker_writer;
 GRANT SELECT, INSERT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer;
 GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tracker_writer;
 

@@ -84,7 +84,7 @@ class Metrics:
 
     def assert_adds_up(self, subject: str) -> None:
         """Every message that came has met its fate, and none is held."""
-        fates = ("stored", "duplicate", "dead_letter", "released")
+        fates = ("stored", "duplicate", "dead_letter", "expired", "released")
         assert self("messages_received_total", subject=subject) == sum(
             self("messages_settled_total", subject=subject, result=fate) for fate in fates
         )

@@ -99,6 +99,7 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
         "TEMPORARY ON DATABASE {database}",
         "USAGE ON SCHEMA public",
         "SELECT ON tracker_migrations",
+        "SELECT ON tracker_retention",
         "INSERT ON trading_sessions",
         "SELECT ON trading_sessions",
         "SELECT ON llm_decisions",

@@ -14,7 +14,7 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from tests.conftest import DIMENSIONS
-from tests.factory import decision, outcome
+from tests.factory import days_ago, decision, outcome
 from tests.inbox import MIB
 from tests.servers import Away
 from tracker_daemon import verify as verifying
@@ -285,6 +285,45 @@ async def test_what_is_published_during_the_run_is_left_to_the_next_one(site: Si
         read = [message.sequence async for batch in stream.batches() for message in batch]
     await client.close()
     assert read == [1, 2]
+
+
+async def prune(sql: asyncpg.Connection) -> None:
+    """Delete decisions of more than 30 days, with their outcomes, behind a horizon."""
+    await sql.execute("UPDATE tracker_retention SET horizon = now() - interval '30 days'")
+    await sql.execute(
+        "WITH gone AS (DELETE FROM llm_decisions WHERE created_at < now() - interval '30 days' RETURNING id) "
+        "DELETE FROM llm_outcomes WHERE decision_id IN (SELECT id FROM gone)"
+    )
+
+
+async def test_what_was_pruned_or_came_too_late_has_expired(site: Site, sql: asyncpg.Connection) -> None:
+    """Outcomes too that are younger than the horizon, as far as their decision is in no table either."""
+    old, young = uuid4(), uuid4()
+    await site.publish(decision(id=str(old), timestamp=days_ago(31)), outcome(old), decision(id=str(young)))
+    await site.consume(3)
+    await prune(sql)
+    await site.publish(decision(timestamp=days_ago(40)), outcome(young))
+    assert await site.consume(2) == ["expired", "stored"]
+    seen = await site.verify()
+    assert (seen.ok, seen.expired, seen.holes) == (True, 3, [])
+    assert site.fates(seen) == ({"row": 1, "expired": 2}, {"row": 1, "expired": 1})
+    await sql.execute("DELETE FROM llm_outcomes WHERE decision_id = $1", young)
+    assert (5, "missing") in named(await site.verify())
+
+
+async def test_above_the_floor_what_has_expired_is_neither_in_flight_nor_missing(
+    site: Site, sql: asyncpg.Connection
+) -> None:
+    """An outcome may be either, as long as its decision is in no table: it does not count as a hole."""
+    old = uuid4()
+    await site.publish(decision(), decision(id=str(old), timestamp=days_ago(31)), outcome(old))
+    messages = await site.take(3)
+    await site.write(messages[1:])
+    await ack(messages[1:])
+    await prune(sql)
+    seen = await site.verify()
+    assert site.fates(seen) == ({"in_flight": 1, "expired": 1}, {"in_flight": 1})
+    assert (seen.ok, seen.acknowledged_in_flight) == (True, 0)
 
 
 # A daemon at work meanwhile.

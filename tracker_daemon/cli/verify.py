@@ -86,6 +86,7 @@ def _figures(fates: Counter[Fate]) -> dict[str, int]:
         "messages": fates.total(),
         "rows": fates["row"],
         "dead_letters": fates["dead_letter"],
+        "expired": fates["expired"],
         "in_flight": fates["in_flight"],
         "waiting": fates["waiting"],
         "missing": fates["missing"],
@@ -124,6 +125,11 @@ def _remarks(seen: Verification, settings: Settings) -> Iterator[str]:
         yield f"There is no durable consumer {settings.nats.durable}: what has no row waits for it."
     if seen.gone:
         yield f"{seen.gone:,} messages are no longer in the stream (expired or deleted): not verifiable."
+    if seen.expired:
+        yield (
+            f"{seen.expired:,} messages have expired: they are older than what was pruned, or outcomes of "
+            "which it cannot be told whether they went with their decision, which is in no table either."
+        )
     if seen.projecting:
         yield (
             f"{seen.projecting:,} decisions do not show their latest outcome yet; it cannot be told whether "
@@ -157,7 +163,8 @@ def _verdict(seen: Verification) -> str:
         return "HOLES: " + ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
     nothing = "No message is missing" if seen.projecting else "No hole"
     if not seen.in_flight:
-        return f"{nothing} up to sequence {seen.last_sequence}: all that is acknowledged is in the tables."
+        there = "in the tables or has expired" if seen.expired else "in the tables"
+        return f"{nothing} up to sequence {seen.last_sequence}: all that is acknowledged is {there}."
     return (
         f"{nothing} up to sequence {seen.floor}. Of {seen.in_flight:,} delivered messages above it that are "
         "in no table it cannot be told whether all still wait for their acknowledgement: verify again."

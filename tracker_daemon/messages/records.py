@@ -158,8 +158,12 @@ REASONS: Final = (
 )
 """Why a message becomes a dead letter."""
 
-Result = Literal["stored", "duplicate", "dead_letter", "released"]
-"""What became of a message; `released`: not all about it could be committed, so it stays with the stream."""
+Result = Literal["stored", "duplicate", "dead_letter", "expired", "released"]
+"""What became of a message.
+
+`expired`: it lies behind the horizon up to which the record was pruned. `released`: not all about it could be
+committed, so it stays with the stream.
+"""
 
 
 def dead_letter(message: Message, error: InvalidPayload) -> DeadLetter:

@@ -51,7 +51,7 @@ class Filter(Struct, frozen=True):
 
 
 class Replayed(Struct, frozen=True):
-    """What became of one replayed letter: `result` stored or duplicate, or else the reason why it stays."""
+    """What became of one replayed letter: stored, duplicate or expired, or else the reason why it stays."""
 
     id: UUID
     result: str

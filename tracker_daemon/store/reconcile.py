@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from msgspec import Struct
 
+from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Decision, Message, Outcome, Record
 from tracker_daemon.postgres import Connection, translated
-from tracker_daemon.store.tables import CONTENT_HASHES, DEAD_LETTERS, OUTCOMES, UNPROJECTED
+from tracker_daemon.store.horizon import own_time
+from tracker_daemon.store.tables import (
+    CONTENT_HASHES,
+    DEAD_LETTERS,
+    HORIZON,
+    OUTCOMES,
+    UNPROJECTED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Found = Literal["row", "dead_letter"] | None
-"""Where a message was found in the tables; None: nowhere."""
+Found = Literal["row", "dead_letter", "expired", "stray"] | None
+"""Where a message was found in the tables; None: nowhere, and it should be.
+
+`expired`: nowhere, and it lies behind the horizon up to which rows were pruned. `stray`: nowhere, an outcome
+that may have been pruned with its decision, which is not there either.
+"""
 
 
 class Trace(Struct, frozen=True):
     """What a message leaves: the rows of `decision` and `event`, as far as it has them, or a dead letter.
 
     `identity` is the dead letter's id, `decision` an id and its content hash, `event` a key of the ledger:
-    decision and event id.
+    decision and event id. `at` is the time that decides when it expires.
     """
 
     identity: UUID
     decision: tuple[UUID, bytes] | None
     event: tuple[UUID, UUID] | None
+    at: datetime
 
     @property
     def decision_id(self) -> UUID | None:
@@ -43,7 +57,8 @@ def trace(message: Message, record: Record) -> Trace:
     if isinstance(record, Decision):
         event = record.first_outcome
         decision = (record.id, record.content_hash)
-    return Trace(message.identity, decision, (event.decision_id, event.event_id) if event else None)
+    at = message.published_at if isinstance(record, InvalidPayload) else own_time(record)
+    return Trace(message.identity, decision, (event.decision_id, event.event_id) if event else None, at)
 
 
 async def look_up(connection: Connection, traces: Sequence[Trace]) -> list[Found]:
@@ -71,10 +86,32 @@ async def look_up(connection: Connection, traces: Sequence[Trace]) -> list[Found
             letters = (
                 {row["id"] for row in await connection.fetch(DEAD_LETTERS.present, rest)} if rest else set()
             )
+            nowhere = [
+                trace
+                for trace, there in zip(traces, stored, strict=True)
+                if not there and trace.identity not in letters
+            ]
+            pruned = await _pruned(connection, nowhere) if nowhere else {}
     return [
-        "row" if there else "dead_letter" if trace.identity in letters else None
+        "row" if there else "dead_letter" if trace.identity in letters else pruned.get(trace.identity)
         for trace, there in zip(traces, stored, strict=True)
     ]
+
+
+async def _pruned(connection: Connection, traces: Sequence[Trace]) -> dict[UUID, Found]:
+    """By their identities, which of these, that are nowhere, may have been pruned."""
+    horizon = await connection.fetchval(HORIZON)
+    if horizon is None:
+        return {}
+    decisions = await connection.fetch(CONTENT_HASHES, [trace.decision_id for trace in traces])
+    there = {row["id"] for row in decisions} | {tuple(row) for row in decisions}
+    return {
+        trace.identity: "expired" if trace.at < horizon else "stray"
+        for trace in traces
+        # All that belongs to a decision goes with it, in one transaction.
+        if (trace.decision or trace.decision_id) not in there
+        and (trace.at < horizon or (not trace.decision and trace.event))
+    }
 
 
 async def unprojected(connection: Connection, decisions: Sequence[UUID]) -> dict[UUID, int | None]:

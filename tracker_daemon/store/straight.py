@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.messages import Decision, Outcome
 from tracker_daemon.postgres import Rejected, copy, translated
+from tracker_daemon.store.horizon import find_expired
 from tracker_daemon.store.tables import DECISIONS, ENQUEUE_EMBEDDINGS, GUARDED, OUTCOMES, STUB_SESSIONS
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 async def copy_straight(connection: Connection, deliveries: Sequence[Delivery]) -> Counter[str] | None:
     """Copy decisions and events into their tables and return the rows of each, by table.
 
-    None, with nothing written: something is in the way. A row that is there already or that the database
-    refuses, a table without its key or with a trigger of its own: which it is, the other way finds out.
+    None, with nothing written: something is in the way. A row that is there already, that the database
+    refuses or that has expired, a table without its key or with a trigger of its own: which it is, the other
+    way finds out.
     """
+    if await find_expired(connection, deliveries):
+        return None
     decisions = [d.record for d in deliveries if isinstance(d.record, Decision)]
     events = [d.record for d in deliveries if isinstance(d.record, Outcome)]
     events += [decision.first_outcome for decision in decisions if decision.first_outcome is not None]

@@ -125,6 +125,7 @@ INSERT INTO llm_embedding_queue (decision_id)
 SELECT unnest($1::uuid[])
 ON CONFLICT DO NOTHING
 """
+HORIZON: Final = "SELECT horizon FROM tracker_retention"
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
 OUTCOMES_WAITING: Final = """
 SELECT count(*) AS waiting,

@@ -13,6 +13,7 @@ import structlog
 from tracker_daemon.errors import InvalidPayload, Misconfigured
 from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_letter
 from tracker_daemon.postgres import Rejected, Unreadable, copy, translated
+from tracker_daemon.store.horizon import find_expired
 from tracker_daemon.store.straight import copy_straight, enqueue_embeddings, make_sessions
 from tracker_daemon.store.tables import (
     CONTENT_HASHES,
@@ -148,12 +149,16 @@ class Transaction:
 
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         """Insert the decisions, then the events of the ledger; an invalid payload is its own verdict."""
+        # Asked for each part anew: what is pruned meanwhile is found to have expired, not to be kept out.
+        expired = await find_expired(self._connection, deliveries)
         verdicts: list[Verdict] = ["stored"] * len(deliveries)
         decisions: list[tuple[int, Decision]] = []
         events: list[tuple[int, Outcome]] = []
         for index, delivery in enumerate(deliveries):
             record = delivery.record
-            if isinstance(record, Decision):
+            if index in expired:
+                verdicts[index] = "expired"
+            elif isinstance(record, Decision):
                 decisions.append((index, record))
             elif isinstance(record, Outcome):
                 events.append((index, record))
