@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tracker_daemon import __version__
-from tracker_daemon.cli import check, dead_letters, demo, migrate, run, verify
+from tracker_daemon.cli import check, dead_letters, demo, migrate, prune, run, verify
 from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(demo.demo)
 app.command()(migrate.migrate)
 app.command()(check.check)
 app.command()(verify.verify)
+app.command()(prune.prune)
 app.add_typer(dead_letters.app, name="dead-letters")
 
 

@@ -33,9 +33,17 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 def moment(text: str) -> datetime:
     """Parse `24h`, `30d` (ago) or an ISO time; without an offset it means UTC."""
+    parsed = age_or_time(text)
+    return datetime.now(UTC) - parsed if isinstance(parsed, timedelta) else parsed
+
+
+def age_or_time(text: str) -> timedelta | datetime:
+    """Parse `24h`, `30d` or an ISO time; without an offset it means UTC."""
     try:
-        if age := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        if match := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+            age = timedelta(**{_UNITS[match[2]]: int(match[1])})
+            datetime.now(UTC) - age  # there was such a time
+            return age
         parsed = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
