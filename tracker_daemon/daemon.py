@@ -20,6 +20,7 @@ from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
+from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
@@ -123,8 +124,14 @@ class Daemon:
         self._stores = [Store(dsn, *self._drifts, statement_cache=cache) for _ in writers]
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
-        self._index = EmbeddingIndex(dsn, statement_cache=cache)
-        self._scores = ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache)
+        self._beside: list[Poll | EmbeddingIndex | ScoreWatch | Retention] = [
+            self._poll,
+            EmbeddingIndex(dsn, statement_cache=cache),
+            ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
+        ]
+        if days := settings.retention.older_than_days:
+            unreplayed = settings.retention.unreplayed_dead_letters
+            self._beside.append(Retention(dsn, days, unreplayed=unreplayed, statement_cache=cache))
         self._batches = BatchWriter(settings.batch, [store.write for store in self._stores], self._settle)
         self._contract = contract_of(settings)
         self._client: Client | None = None
@@ -144,9 +151,7 @@ class Daemon:
                 stopping()
                 log.info("stopped before anything was consumed")
                 return DRAINED
-            beside = {
-                part: asyncio.create_task(part.run()) for part in (self._poll, self._index, self._scores)
-            }
+            beside = {part: asyncio.create_task(part.run()) for part in self._beside}
             writing = asyncio.create_task(self._batches.run())
             keeping = asyncio.create_task(self._keep())
             asked = asyncio.create_task(stop.asked.wait())

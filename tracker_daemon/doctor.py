@@ -40,9 +40,19 @@ _RIGHTS = [
     ("llm_embedding_queue", "DELETE"),
     ("llm_embedding_index", "SELECT"),
     ("llm_embedding_index", "INSERT"),
+    ("tracker_retention", "SELECT"),
     ("tracker_leases", "SELECT"),
     ("tracker_leases", "INSERT"),
     ("tracker_leases", "UPDATE"),
+]
+
+
+_RETENTION_RIGHTS = [
+    ("tracker_retention", "UPDATE"),
+    ("llm_decisions", "DELETE"),
+    ("llm_outcomes", "DELETE"),
+    ("llm_dead_letters", "DELETE"),
+    ("llm_embedding_index", "DELETE"),
 ]
 
 
@@ -105,6 +115,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
             yield Finding("schema", ok=False, seen=str(error))
             return
         yield Finding("schema", ok=True, seen="every migration is applied")
+        rights = _RIGHTS + (_RETENTION_RIGHTS if settings.retention.older_than_days else [])
         with translated():
             if required := await migrate.required_columns(connection, "trading_sessions", ["id"]):
                 yield Finding("sessions", ok=False, seen=migrate.sessions_remedy(required))
@@ -112,7 +123,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
                 "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
                 "WHERE NOT CASE verb WHEN 'DELETE' THEN has_table_privilege(name, verb) "
                 "ELSE has_any_column_privilege(name, verb) END",
-                *zip(*_RIGHTS, strict=True),
+                *zip(*rights, strict=True),
             )
             temporary = await connection.fetchval(
                 "SELECT has_database_privilege(current_database(), 'TEMPORARY')"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,15 +11,18 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
+from tests.waiting import until
 from tracker_daemon import doctor
 from tracker_daemon.config import load
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected, register_types, translated
+from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
 from tracker_daemon.store import Store
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+RETENTION = ROLES.with_name("retention.sql")
 
 
 @pytest.fixture
@@ -180,9 +186,76 @@ async def test_the_role_may_use_pgvector_wherever_it_lives(writer: str, sql: asy
     assert await works(writer)
 
 
-async def rights(dsn: str) -> tuple[bool, str]:
+async def fill(sql: asyncpg.Connection) -> None:
+    """Put in an old decision, an old outcome without one, an old dead letter that was replayed."""
+    await sql.execute(
+        "INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model, created_at) "
+        "VALUES ('', '', '', '', '', '', now() - interval '31 days');"
+        "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at) "
+        "VALUES (gen_random_uuid(), gen_random_uuid(), 'SUCCESS', now() - interval '31 days', now());"
+        "INSERT INTO llm_dead_letters "
+        "(subject, published_at, received_at, reason, detail, payload, replayed_at) "
+        "VALUES ('', now(), now() - interval '31 days', '', '', '', now())"
+    )
+
+
+async def prunes(dsn: str, sql: asyncpg.Connection) -> bool:
+    """Have the role prune; False where a right is missing."""
+    await fill(sql)
+    try:
+        assert await Retention(dsn, 30, unreplayed=False)._round()
+    except Misconfigured:
+        return False
+    return not await sql.fetchval("SELECT count(*) FROM llm_decisions")
+
+
+async def test_with_the_second_file_the_role_suffices_for_pruning_and_no_right_is_superfluous(
+    writer: str, sql: asyncpg.Connection
+) -> None:
+    """And for nothing else: still it cannot rewrite what was recorded."""
+    assert not await prunes(writer, sql)
+    await sql.execute(RETENTION.read_text("utf-8"))
+    assert await prunes(writer, sql)
+    assert await works(writer)
+    for right in re.findall(r"(?m)^GRANT (.+) ON (.+) TO", RETENTION.read_text("utf-8")):
+        for table in right[1].split(", "):
+            await sql.execute(f"REVOKE {right[0]} ON {table} FROM tracker_writer")
+            assert not await prunes(writer, sql), table
+            await sql.execute(RETENTION.read_text("utf-8"))
+    connection = await asyncpg.connect(writer)
+    for statement in ("UPDATE llm_decisions SET prompt = ''", "UPDATE tracker_retention SET single = NULL"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await connection.close()
+
+
+async def test_without_the_right_to_delete_it_says_so_once_and_rows_are_stored(
+    writer: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker_daemon.retention.upkeep.RETRY_CAP_SECONDS", 0.02)
+    await fill(sql)
+    retention = Retention(writer, 30, unreplayed=False)
+    with capture_logs() as logs:
+        pruning = asyncio.create_task(retention.run())
+        await until(lambda: logs)
+        assert "permission denied for table tracker_retention" in logs[0]["reason"]
+        assert "deploy/postgres/retention.sql" in logs[0]["event"]
+        assert await works(writer)
+        await sql.execute(RETENTION.read_text("utf-8"))
+        await until(
+            lambda: sql.fetchval("SELECT count(*) = 0 FROM llm_dead_letters WHERE replayed_at < now()")
+        )
+        await until(lambda: len(logs) == 2)
+        retention.abort()
+        pruning.cancel()
+        await asyncio.wait({pruning})
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+
+
+async def rights(dsn: str, **more: str) -> tuple[bool, str]:
     """What `tracker-daemon check` finds of the role's rights."""
-    settings = load(environ={"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)})
+    environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
+    settings = load(environ=environ | more)
     [finding] = [finding async for finding in doctor._postgres(settings) if finding.part == "rights"]
     return finding.ok, finding.seen
 
@@ -202,3 +275,12 @@ async def test_check_names_the_rights_that_the_vector_index_lacks(
     ok, seen = await rights(writer)
     assert not ok
     assert "GRANT USAGE ON SCHEMA extensions" in seen
+
+
+async def test_check_names_the_rights_that_pruning_lacks(writer: str, sql: asyncpg.Connection) -> None:
+    """Where the daemon is to prune."""
+    ok, seen = await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30")
+    assert not ok
+    assert "GRANT UPDATE ON tracker_retention; GRANT DELETE ON llm_decisions" in seen
+    await sql.execute(RETENTION.read_text("utf-8"))
+    assert (await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30"))[0]

@@ -89,6 +89,8 @@ def test_nothing_given_leaves_the_defaults_of_the_contract() -> None:
         "TRACKER_ALERTS_SUBJECT": "llm.alerts",
         "TRACKER_REDACT_PRESETS": "",
         "TRACKER_REDACT_PATTERNS": "",
+        "TRACKER_RETENTION_OLDER_THAN_DAYS": "",
+        "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS": "false",
     }
 
 

@@ -130,6 +130,13 @@ class RedactSettings(_Group):
         return Redactor(self.presets, self.patterns) if self.presets or self.patterns else None
 
 
+class RetentionSettings(_Group):
+    """How old rows may become, None: as old as they like; `unreplayed_dead_letters`: those grow old too."""
+
+    older_than_days: Annotated[int | None, Unset, Field(ge=1, le=36_500)] = None
+    unreplayed_dead_letters: bool = False
+
+
 class Settings(BaseSettings):
     """All settings, valid and immutable; `load` makes it, `Settings()` alone is the defaults."""
 
@@ -151,6 +158,7 @@ class Settings(BaseSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()
     alerts: AlertSettings = AlertSettings()
     redact: RedactSettings = RedactSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
