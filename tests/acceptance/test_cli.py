@@ -28,6 +28,7 @@ COMMANDS = [
     ("migrate",),
     ("check",),
     ("verify",),
+    ("prune",),
     ("dead-letters",),
     ("dead-letters", "list"),
     ("dead-letters", "show"),

@@ -50,8 +50,9 @@ def prune(
 ) -> None:
     """Delete for good what is older: decisions with their outcomes, stray outcomes, replayed dead letters.
 
-    In small steps, beside running daemons. What is older is not stored any more from then on, however it
-    comes. Exit code 1: it was stopped, or a server is away; run it again for the rest.
+    In small steps, beside running daemons. From then on nothing older is stored, however it comes.
+
+    Exit code 1: it was stopped, or the server is away; run it again for the rest.
     """
     loaded = load(config_file, settings)
     run = _Run(older_than, unreplayed=unreplayed)
