@@ -425,6 +425,7 @@ def test_alerts_do_not_go_where_decisions_or_outcomes_come_from() -> None:
         ("TRACKER_LOG_FORMAT", ["json", "CONSOLE"], ["xml"]),
         ("TRACKER_LOG_LEVEL", ["debug", "WARNING"], ["2", "warn"]),
         ("TRACKER_EMBEDDING_DIMENSIONS", ["1", "16000"], ["0", "16001"]),
+        ("TRACKER_RETENTION_OLDER_THAN_DAYS", ["", "1", "36500"], ["0", "36501", "90d"]),
     ],
 )
 def test_bounds(name: str, good: list[str], bad: list[str]) -> None:
@@ -439,6 +440,13 @@ def test_user_and_password_need_each_other() -> None:
         "TRACKER_NATS_PASSWORD: needs TRACKER_NATS_USER too"
     ]
     load(environ={"TRACKER_NATS_USER": "me", "TRACKER_NATS_PASSWORD": "s3cret"})
+
+
+def test_dead_letters_alone_do_not_grow_old() -> None:
+    unreplayed, days = "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS", "TRACKER_RETENTION_OLDER_THAN_DAYS"
+    assert mistakes({unreplayed: "true"}) == [f"{unreplayed}: needs {days} too"]
+    assert names(mistakes({unreplayed: "true", days: "none"})) == {days}
+    load(environ={unreplayed: "true", days: "90"})
 
 
 def test_a_wrong_value_is_not_compared_with_others() -> None:

@@ -133,7 +133,7 @@ class RedactSettings(_Group):
 class RetentionSettings(_Group):
     """How old rows may become, None: as old as they like; `unreplayed_dead_letters`: those grow old too."""
 
-    older_than_days: Annotated[int | None, Unset, Field(ge=1, le=36_500)] = None
+    older_than_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, Unset] = None
     unreplayed_dead_letters: bool = False
 
 

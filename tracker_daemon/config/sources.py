@@ -189,6 +189,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         )
     if len({url.startswith("ws") for url in nats.servers}) > 1:
         yield "TRACKER_NATS_SERVERS: must be all ws:// and wss://, or all nats:// and tls://"
+    if settings.retention.unreplayed_dead_letters and not settings.retention.older_than_days:
+        yield "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS: needs TRACKER_RETENTION_OLDER_THAN_DAYS too"
     yield from _login_conflicts(nats)
 
 

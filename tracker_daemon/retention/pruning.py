@@ -23,9 +23,10 @@ STEP_ROWS: Final = 500
 """Decisions, or dead letters, that one step deletes at most."""
 WALK_ROWS: Final = 2000
 """Events of the ledger that one step looks at: no index knows which have no decision."""
-TRIES: Final = 5
-"""Attempts at a step that meets a lock: it gives way to whoever else wants those rows."""
+PATIENCE_SECONDS: Final = 45
+"""How long a step gives way to whoever holds its rows: the server ends a writer that is frozen sooner."""
 COUNT_SECONDS: Final = 3600.0
+"""How long it may take to count a table."""
 
 TABLES: Final = (
     "llm_decisions",
@@ -53,7 +54,7 @@ WHERE (decision_id, event_id) > ($2, $3) ORDER BY decision_id, event_id LIMIT {r
 """
 _LEFT_OVER: Final = """
 decision_id = ANY({ids}) AND LEAST(observed_at, received_at) < '{before}'::timestamptz
-AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = decision_id)
+AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_outcomes.decision_id)
 """
 # The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
 # ends one that freezes in the middle; not while a statement is prepared, so all of them are texts.
@@ -190,7 +191,7 @@ async def _delete(connection: Connection, conditions: Mapping[str, str]) -> Coun
     return await tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(passes),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-        stop=tenacity.stop_after_attempt(TRIES),
+        stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
         reraise=True,
     )(attempt)
 
