@@ -18,7 +18,7 @@ from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, di
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
-from tracker_daemon.messages import Contract, Delivery, Message, Result, contract_field, decode
+from tracker_daemon.messages import REASONS, Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
@@ -77,6 +77,8 @@ def _declare_series(settings: Settings) -> None:
         metrics.messages_received.declare(subject)
         for result in get_args(Result):
             metrics.messages_settled.labels(subject, result)
+        for reason in REASONS:
+            metrics.dead_letters.labels(subject, reason)
     for trigger in get_args(Trigger):
         metrics.flushes.labels(trigger)
     for kind in ("unavailable", "misconfigured"):
