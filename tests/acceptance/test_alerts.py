@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import shutil
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +14,11 @@ import jsonschema
 import pytest
 
 from tests.acceptance.command import PATIENCE_SECONDS, until
+from tests.acceptance.prometheus import prometheus
 from tests.factory import decision
 from tests.servers import Away
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
     from nats.aio.msg import Msg
 
@@ -29,42 +26,8 @@ if TYPE_CHECKING:
     from tests.acceptance.stream import Stream
     from tracker_daemon.embedded import PostgresServer
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/rules/tracker.yml"
 
 SCHEMA = Path(__file__).parents[2] / "schemas/alert.schema.json"
-
-
-def configured(folder: Path, target: str) -> Path:
-    """Write Prometheus's configuration, with the shipped rules, quicker than on duty."""
-    folder.mkdir()
-    (folder / "rules.yml").write_text(re.sub(r"for: \w+", "for: 1s", RULES.read_text()))
-    often = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
-    scrape = {"job_name": "tracker-daemon", "static_configs": [{"targets": [target]}]}
-    config = folder / "prometheus.yml"
-    config.write_text(json.dumps({"global": often, "rule_files": ["rules.yml"], "scrape_configs": [scrape]}))
-    return config
-
-
-@contextlib.asynccontextmanager
-async def prometheus(folder: Path, target: str) -> AsyncIterator[str]:
-    """A Prometheus that scrapes the target and keeps the shipped rules; its address."""
-    config = configured(folder, target)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 async def firing(server: str) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.acceptance.command import until
-from tests.acceptance.test_alerts import prometheus
+from tests.acceptance.prometheus import prometheus
 from tests.factory import decision, outcome
 from tests.grafana import targets
 from tracker_daemon.scores.score import Score
