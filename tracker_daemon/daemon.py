@@ -20,6 +20,7 @@ from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import REASONS, Contract, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
+from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
@@ -141,6 +142,7 @@ class Daemon:
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._starting = "the database has not been looked at yet"
         self._broken = self._draining = False
+        self._nats_trouble: str | None = None
         self._progress_at = asyncio.get_running_loop().time()
 
     async def run(self, stop: Stop, stopping: Callable[[], None]) -> int:
@@ -183,13 +185,13 @@ class Daemon:
         if self._draining:
             return {"drain": f"stopping; messages still to be written: {self._batches.held()}"}
         if self._consumer is None:
-            return {"start": self._starting}
+            return {"start": ": ".join(filter(None, (self._starting, self._nats_trouble)))}
         found: Obstacles = {}
         for trouble in (self._poll.trouble, *(store.trouble for store in self._stores)):
             if trouble:
                 found["postgres"] = trouble
         if not self._consumer.attached:
-            found["nats"] = self._consumer.trouble or "not connected"
+            found["nats"] = self._consumer.trouble or self._nats_trouble or "not connected"
         waiting = self._batches.held() or self._consumer.pending
         if waiting and asyncio.get_running_loop().time() - self._progress_at > STALL_SECONDS:
             found["progress"] = f"messages wait and none was committed for more than {STALL_SECONDS} s"
@@ -210,7 +212,7 @@ class Daemon:
         settings = self._settings.nats
         addresses = ", ".join(server.rpartition("@")[2] for server in settings.servers)
         self._starting = f"NATS at {addresses} has not been reached yet"
-        self._client = await connect(settings, self._fail)
+        self._client = await connect(settings, self._fail, self._nats_away)
         kind = JetStreamConsumer if settings.mode == "jetstream" else CoreConsumer
         consumer = kind(self._client, settings, self._receive, self._batches.room, self._fail)
         await consumer.start()
@@ -220,10 +222,16 @@ class Daemon:
         postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions
         dsn = (postgres.migrate_dsn or postgres.dsn).get_secret_value()
         await (migrate if self._settings.migrate.on_start else check_schema)(dsn, dimensions)
+        if postgres.statement_cache:
+            await check_statements(postgres.dsn.get_secret_value())
 
     def _database_away(self, retry: tenacity.RetryCallState) -> None:
         self._starting = str(retry.outcome and retry.outcome.exception())
         log.warning("the database is not ready, trying again", reason=self._starting)
+
+    def _nats_away(self, reason: str | None) -> None:
+        """Keep why NATS is out of reach; None: it is not."""
+        self._nats_trouble = reason
 
     def _fail(self, error: Exception) -> None:
         """End the daemon: better started anew by its supervisor than alive without a part."""

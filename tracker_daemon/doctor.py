@@ -13,7 +13,7 @@ from msgspec import Struct
 from tracker_daemon import migrate
 from tracker_daemon.consumer import connect, consumer_risks, disconnect, missing_subjects
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
-from tracker_daemon.postgres import connected, server_of, translated
+from tracker_daemon.postgres import check_statements, connected, server_of, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,6 +91,8 @@ async def _bounded(part: str, findings: AsyncIterator[Finding]) -> AsyncIterator
 
 async def _postgres(settings: Settings) -> AsyncIterator[Finding]:
     dsn = settings.postgres.dsn.get_secret_value()
+    if settings.postgres.statement_cache:
+        await check_statements(dsn)
     async with connected(dsn, statement_cache=settings.postgres.statement_cache) as connection:
         with translated():
             version = await connection.fetchval("SHOW server_version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,7 +16,7 @@ from tracker_daemon.errors import Misconfigured, SchemaError
 from tracker_daemon.postgres import Connection, Locked, Rejected, connected, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from importlib.resources.abc import Traversable
 
 log = structlog.get_logger(__name__)
@@ -82,9 +83,8 @@ def _read(file: Traversable) -> Migration:
 
 async def migrate(dsn: str, dimensions: int) -> list[Migration]:
     """Apply what is missing and return it; refuse what `check_schema` refuses."""
-    async with connected(dsn) as connection:
+    async with locked(dsn), connected(dsn, statement_cache=False) as connection:
         with translated():
-            await lock(connection)
             await _check_owner(connection)
             if not await _exists(connection, "tracker_migrations"):
                 await make_history(connection)
@@ -102,21 +102,31 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
 
 async def check_schema(dsn: str, dimensions: int) -> None:
     """Raise `SchemaError` if this version must not write here, `Misconfigured` if it cannot yet."""
-    async with connected(dsn) as connection:
+    async with connected(dsn, statement_cache=False) as connection:
         with translated():
             await _check_owner(connection)
             await _check(connection, dimensions)
 
 
-async def lock(connection: Connection) -> None:
-    """Be the only migrator, until the connection ends."""
-    # Polled: CREATE INDEX CONCURRENTLY deadlocks with a session that waits inside pg_advisory_lock.
-    waiting = False
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
-        if not waiting:
-            log.info("another process migrates this database, waiting")
-        waiting = True
-        await asyncio.sleep(LOCK_POLL_SECONDS)
+@asynccontextmanager
+async def locked(dsn: str) -> AsyncIterator[None]:
+    """Be the only migrator for the length of a block, by a lock in a transaction of its own.
+
+    A session's lock would stay with PgBouncer's connection, in transaction mode, when the session is over.
+    """
+    async with connected(dsn, statement_cache=False) as connection:
+        with translated():
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            # Polled: CREATE INDEX CONCURRENTLY deadlocks with a session that waits inside pg_advisory_lock.
+            waiting = False
+            while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
+                if not waiting:
+                    log.info("another process migrates this database, waiting")
+                waiting = True
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+        yield  # the end of the connection ends the transaction, and with it the lock
 
 
 async def make_history(connection: Connection) -> None:

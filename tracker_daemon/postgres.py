@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from pgvector.asyncpg import register_vector
 
+from tracker_daemon import tls
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
 
 
 async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:
-    """Open a connection; raise `Unavailable` or `Misconfigured`, naming the server but no password."""
+    """Open a connection; raise `Unavailable` or `Misconfigured`, naming the server but no password.
+
+    Behind PgBouncer in transaction mode only one without `statement_cache` can be relied on.
+    """
     try:
         with translated():
             return await asyncpg.connect(
@@ -131,8 +135,31 @@ async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:
                 server_settings={"application_name": "tracker-daemon"},
             )
     except (Unavailable, Rejected) as error:
-        kind = Misconfigured if isinstance(error, Misconfigured) else Unavailable
-        raise kind(f"{error} (at {server_of(dsn)})") from error.__cause__
+        raise _refusal(error, server_of(dsn)) from error.__cause__
+
+
+def _refusal(error: Unavailable | Rejected, server: str) -> Unavailable:
+    """Why no connection came about; no message's data has been said yet, so all may be told."""
+    cause, words = error.__cause__, str(error)
+    kind = Misconfigured if isinstance(error, Misconfigured) else Unavailable
+    if about_tls := tls.explained(cause, "sslrootcert of the DSN", "sslcert of the DSN"):
+        kind, words = Misconfigured, f"PostgreSQL: {about_tls}"
+    elif "rejected SSL upgrade" in str(cause):
+        kind, words = Misconfigured, "PostgreSQL offers no TLS, which sslmode of the DSN demands"
+    elif isinstance(error, Unreadable):  # PgBouncer says this of whatever it refuses
+        words = f"PostgreSQL refuses ({error.rejected}); see user, password, database, sslmode of the DSN"
+    return kind(f"{words} (at {server})")
+
+
+async def check_statements(dsn: str) -> None:
+    """Raise `Misconfigured` where a prepared statement is lost, or is another's, in the next transaction."""
+    async with connected(dsn) as one, connected(dsn) as other:
+        with translated():
+            statement = await one.prepare("SELECT 1")
+            async with other.transaction():
+                # PgBouncer hands on what was used last: the first connection has to take another server's.
+                await other.execute("SELECT 1")
+                await statement.fetchval(timeout=CONNECT_TIMEOUT_SECONDS)
 
 
 async def close(connection: Connection) -> None:

@@ -519,3 +519,19 @@ def test_a_named_file_must_not_be_a_folder(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().batch.max_rows = 5
+
+
+def test_the_tls_files_of_a_dsn_must_be_there_and_its_mode_be_known(tmp_path: Path) -> None:
+    there = tmp_path / "ca.pem"
+    there.touch()
+    good = f"postgresql://db/x?sslmode=verify-full&sslrootcert={there}"
+    load(environ={"TRACKER_POSTGRES_DSN": good, "TRACKER_POSTGRES_MIGRATE_DSN": good})
+    mode, file = mistakes(
+        {
+            "TRACKER_POSTGRES_DSN": "postgresql://db/x?sslmode=verify",
+            "TRACKER_POSTGRES_MIGRATE_DSN": f"{good}&sslkey={tmp_path}/key.pem",
+        }
+    )
+    assert mode.startswith("TRACKER_POSTGRES_DSN: its sslmode must be one of disable, allow, prefer, require, ")
+    why = "the file that its sslkey names cannot be read: No such file or directory"
+    assert file == f"TRACKER_POSTGRES_MIGRATE_DSN: {why}"

@@ -60,9 +60,8 @@ async def adopt(dsn: str, dimensions: int, given: Mapping[str, str]) -> Adopted:
     """
     outcomes = None
     applied: list[Migration] = []
-    async with connected(dsn) as connection:
+    async with migrate.locked(dsn), connected(dsn, statement_cache=False) as connection:
         with translated():
-            await migrate.lock(connection)
             if await migrate.is_foreign(connection):
                 applied = await _taken_over(connection, dimensions, given)
             if await migrate.is_half_adopted(connection):

@@ -9,11 +9,13 @@ import tomllib
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
-from tracker_daemon.config.settings import NAMES, NatsSettings, Settings, name_of
+from tracker_daemon.config.kinds import Dsn
+from tracker_daemon.config.settings import NAMES, NatsSettings, PostgresSettings, Settings, name_of
 from tracker_daemon.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _SECRETS = [NAMES[key] for key in ("nats.password", "nats.token", "postgres.dsn"
 # How a source may spell a setting, or the file of a secret.
 _VARIABLES = {name: name for name in [*NAMES.values(), *(f"{secret}_FILE" for secret in _SECRETS)]}
 _DOTTED = NAMES | {f"{key}_file": f"{name}_FILE" for key, name in NAMES.items() if name in _SECRETS}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_SSL_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _WORDS = {
     "greater_than_equal": "must be at least {ge}, got {input}",
     "greater_than": "must be more than {gt}, got {input}",
@@ -192,6 +196,7 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     if settings.retention.unreplayed_dead_letters and not settings.retention.older_than_days:
         yield "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS: needs TRACKER_RETENTION_OLDER_THAN_DAYS too"
     yield from _login_conflicts(nats)
+    yield from _tls_conflicts(settings.postgres)
 
 
 def _login_conflicts(nats: NatsSettings) -> Iterator[str]:
@@ -206,8 +211,22 @@ def _login_conflicts(nats: NatsSettings) -> Iterator[str]:
     if len(logins) > 1:
         yield f"{logins[0]}: cannot go together with {' and '.join(logins[1:])}; give one way to log in"
     for name in filter(re.compile(".+_file").fullmatch, there):
-        try:
-            getattr(nats, name).open("rb").close()
-        except (OSError, ValueError) as error:
-            # No text quotes the path: it may be a seed or a token, given under the wrong name.
-            yield f"{NAMES[f'nats.{name}']}: the file that it names cannot be read: {_reason(error)}"
+        yield from _unreadable(NAMES[f"nats.{name}"], "it", getattr(nats, name))
+
+
+def _tls_conflicts(postgres: PostgresSettings) -> Iterator[str]:
+    for key, dsn in postgres:
+        if isinstance(dsn, Dsn):
+            name, query = NAMES[f"postgres.{key}"], dict(parse_qsl(urlsplit(dsn.get_secret_value()).query))
+            if query.get("sslmode", "prefer") not in _SSL_MODES:
+                yield f"{name}: its sslmode must be one of {', '.join(_SSL_MODES)}"
+            for part in query.keys() & _SSL_FILES:
+                yield from _unreadable(name, f"its {part}", Path(query[part]))
+
+
+def _unreadable(name: str, part: str, path: Path) -> Iterator[str]:
+    try:
+        path.open("rb").close()
+    except (OSError, ValueError) as error:
+        # No text quotes the path: it may be a seed or a token, given under the wrong name.
+        yield f"{name}: the file that {part} names cannot be read: {_reason(error)}"

@@ -14,8 +14,8 @@ import nkeys  # type: ignore[import-untyped]
 import structlog
 from nats.aio.client import Client
 
-from tracker_daemon import metrics
-from tracker_daemon.errors import ConnectionLost, SettingsError, Unavailable
+from tracker_daemon import metrics, tls
+from tracker_daemon.errors import ConnectionLost, Misconfigured, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,29 +36,37 @@ DEAD_SECONDS: Final = 60
 """A client that hears nothing for so long, not even that it failed to connect, is given up."""
 LOOK_SECONDS: Final = 1
 
+_OWN_CERTIFICATE: Final = "TRACKER_NATS_TLS_CERT_FILE"
+
 
 async def connect(
-    settings: NatsSettings, on_lost: Callable[[Exception], None], *, patient: bool = True
+    settings: NatsSettings,
+    on_lost: Callable[[Exception], None],
+    on_trouble: Callable[[str | None], None] = lambda _: None,
+    *,
+    patient: bool = True,
 ) -> Client:
     """Connect, trying for as long as it takes; `on_lost` is told when the client gives up for good.
 
-    It gets a `ConnectionLost`, or the defect that ended the watch over the client. Not `patient`: raise
-    `Unavailable` when no server can be reached now. A file that cannot be read, or a login file without a
-    login in it, is a `SettingsError`.
+    It gets a `ConnectionLost`, or the defect that ended the watch over the client. `on_trouble` is told why
+    NATS is out of reach, and None once it is not. Not `patient`: raise `Unavailable` when no server can be
+    reached now, `Misconfigured` when TLS is in the way. A file that cannot be read, or a login file without
+    a login in it, is a `SettingsError`.
     """
     options = _credentials(settings)
     while True:
-        client = Client()
-        reporter = _Reporter(client, settings, on_lost)
+        client = _Client(settings)
+        reporter = _Reporter(client, settings, on_lost, on_trouble)
         try:
             # A client of its own for each attempt: one that failed in a TLS handshake never recovers.
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 await _connect(client, reporter, settings, options, patient=patient)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             reason = reporter.reason or str(error) or "no answer in time"
+            kind = Misconfigured if reporter.misconfigured else Unavailable
             await disconnect(client)  # which has troubles of its own to report
             if not patient:
-                raise Unavailable(f"NATS at {reporter.servers}: {reason}") from error
+                raise kind(f"NATS at {reporter.servers}: {reason}") from error
         else:
             await reporter.reconnected()
             reporter.watching = asyncio.create_task(reporter.watch())
@@ -66,7 +74,7 @@ async def connect(
 
 
 async def _connect(
-    client: Client, reporter: _Reporter, settings: NatsSettings, options: dict[str, Any], *, patient: bool
+    client: _Client, reporter: _Reporter, settings: NatsSettings, options: dict[str, Any], *, patient: bool
 ) -> None:
     await client.connect(
         list(settings.servers),
@@ -214,14 +222,65 @@ def _check_seed(seed: str, setting: str) -> None:
         raise SettingsError([f"{setting}: the file that it names holds no seed of a NATS user"]) from None
 
 
+class _Disagreement(nats.errors.Error):
+    """Server and settings do not ask for the same: TLS, or a certificate of the client."""
+
+
+class _Client(Client):
+    """nats-py's client, which by itself goes on in plain text, login and all, where no TLS is offered."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        super().__init__()
+        self._named_certificate = settings.tls_cert_file is not None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection:
+            self._compare(info)
+        await super()._process_info(info, initial_connection)
+
+    def _compare(self, info: dict[str, Any]) -> None:
+        scheme = self._current_server.uri.scheme if self._current_server else ""
+        if scheme.startswith("ws"):  # wss:// begins with TLS, and says nothing of it here
+            return
+        if info.get("tls_required"):
+            if info.get("tls_verify") and not self._named_certificate:
+                raise _Disagreement(
+                    "the server demands a certificate of each client: name one in TRACKER_NATS_TLS_CERT_FILE "
+                    "and its key in TRACKER_NATS_TLS_KEY_FILE"
+                )
+        elif scheme == "tls" or "tls" in self.options:
+            raise _Disagreement(
+                "the server does not demand TLS, so the login would go there unencrypted: switch TLS on "
+                "at the server, or for a connection without it write nats:// and no TRACKER_NATS_TLS_*"
+            )
+
+    def about_tls(self, error: Exception) -> str | None:
+        """What an error says about TLS and certificates, if it does."""
+        if isinstance(error, _Disagreement):
+            return str(error)
+        # Where it refuses a certificate, the server may be gone before its reason is read.
+        broken = isinstance(error, BrokenPipeError | ConnectionResetError)
+        if broken and self.is_connecting and self._server_info.get("tls_verify"):
+            return tls.hung_up(_OWN_CERTIFICATE)
+        return tls.explained(error, "TRACKER_NATS_TLS_CA_FILE", _OWN_CERTIFICATE)
+
+
 class _Reporter:
     """The callbacks of the client, which must neither raise nor block."""
 
-    def __init__(self, client: Client, settings: NatsSettings, on_lost: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        client: _Client,
+        settings: NatsSettings,
+        on_lost: Callable[[Exception], None],
+        on_trouble: Callable[[str | None], None],
+    ) -> None:
         self._client = client
         self.servers = ", ".join(server.rpartition("@")[2] for server in settings.servers)
         self._on_lost = on_lost
+        self._on_trouble = on_trouble
         self.reason: str | None = None
+        self.misconfigured = False
         self.watching: asyncio.Task[None] | None = None
         self._connected = False
         self._errors = 0
@@ -261,10 +320,13 @@ class _Reporter:
             metrics.slow_consumer_drops.inc()
             reason = "the client's queue is full, messages are dropped"
         else:
-            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            words = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            about_tls = self._client.about_tls(error)
+            self.misconfigured, reason = about_tls is not None, about_tls or words
         # An outage repeats the same error every second: said once.
         if reason != self.reason:
             self.reason = reason
+            self._on_trouble(reason)
             log.warning("trouble with NATS", servers=self.servers, reason=reason)
 
     async def disconnected(self) -> None:
@@ -274,6 +336,7 @@ class _Reporter:
 
     async def reconnected(self) -> None:
         self.reason = None
+        self._on_trouble(None)
         self._connected = True
         metrics.nats_connected.set(1)
         url = self._client.connected_url
