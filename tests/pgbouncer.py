@@ -25,8 +25,8 @@ class PgBouncer(_Server):
     program = "pgbouncer"
     ready_line = "process up"
 
-    def __init__(self, folder: Path, server: PostgresServer, certificate: str, pool_mode: str) -> None:
-        """Stand before `server`; `certificate` is PEM of key and chain, `pool_mode` is PgBouncer's word."""
+    def __init__(self, folder: Path, server: PostgresServer, certificate: Path, pool_mode: str) -> None:
+        """Stand before `server`; `certificate` has its key with it, `pool_mode` is PgBouncer's word."""
         super().__init__(folder, "pgbouncer.ini")
         self.certificate = certificate
         self.pool_mode = pool_mode
@@ -48,7 +48,7 @@ class PgBouncer(_Server):
 
     def _prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        (self.folder / "server.pem").write_text(self.certificate)
+        (self.folder / "server.pem").write_text(self.certificate.read_text())
         users = "".join(f'"{user}" "{password}"\n' for user, password in self.users.items())
         (self.folder / "users.txt").write_text(users)
 

@@ -156,6 +156,7 @@ async def check_statements(dsn: str) -> None:
     async with connected(dsn) as one, connected(dsn) as other:
         with translated():
             statement = await one.prepare("SELECT 1")
+            await statement.fetchval()
             async with other.transaction():
                 # PgBouncer hands on what was used last: the first connection has to take another server's.
                 await other.execute("SELECT 1")

@@ -1,0 +1,234 @@
+"""Through a real PgBouncer that speaks TLS: what works in both of its modes, and what is refused in words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from tests.certificates import Authority
+from tests.conftest import DIMENSIONS
+from tests.embeddings import waiting
+from tests.factory import decision, deliver, outcome
+from tests.pgbouncer import PROGRAM, PgBouncer
+from tests.waiting import until_metric
+from tracker_daemon import doctor, metrics
+from tracker_daemon.config import load
+from tracker_daemon.embeddings import EmbeddingIndex, nearest
+from tracker_daemon.errors import Misconfigured, Unavailable
+from tracker_daemon.lease import Lease
+from tracker_daemon.migrate import check_schema, migrate, migrations
+from tracker_daemon.postgres import check_statements, connect, connected
+from tracker_daemon.store import Poll, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    import asyncpg
+
+    from tracker_daemon.embedded import PostgresServer
+
+HOST = "127.0.0.1"
+ADVISORY_LOCKS = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE locktype = 'advisory' AND datname = current_database()
+"""
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+@pytest.fixture(params=["session", "transaction"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Return each mode in its turn; a test that is about one of them says which."""
+    word: str = request.param
+    return word
+
+
+@pytest.fixture
+def bouncer(
+    postgres_server: PostgresServer, data_dir: Path, authority: Authority, mode: str
+) -> Iterator[PgBouncer]:
+    """Yield a PgBouncer of the test's own, running."""
+    with PgBouncer(data_dir, postgres_server, authority.issue(HOST), mode) as bouncer:
+        yield bouncer
+
+
+@pytest.fixture
+def pooled(bouncer: PgBouncer, authority: Authority, dsn: str) -> str:
+    """Return the DSN of a migrated database through PgBouncer, whose certificate is verified."""
+    return bouncer.dsn(urlsplit(dsn).path[1:], query=f"sslmode=verify-full&sslrootcert={authority.file}")
+
+
+@contextlib.asynccontextmanager
+async def crowd(dsn: str) -> AsyncIterator[None]:
+    """Let others take and leave connections all the time: two transactions in a row meet another server."""
+
+    async def one() -> None:
+        async with connected(dsn, statement_cache=False) as connection:
+            while True:
+                async with connection.transaction():
+                    await connection.fetchval("SELECT pg_backend_pid()")
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one()) for _ in range(3)]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+in_transaction_mode = pytest.mark.parametrize("mode", ["transaction"], indirect=True)
+in_session_mode = pytest.mark.parametrize("mode", ["session"], indirect=True)
+
+
+async def test_decisions_outcomes_and_dead_letters_are_stored_once(
+    pooled: str, sql: asyncpg.Connection
+) -> None:
+    """Twice the same, over two connections, while others are at work."""
+    id_ = uuid4()
+    batch = deliver(
+        decision(id=str(id_), session_id=str(uuid4()), prompt_embedding=[1, 2, 3]),
+        outcome(id_, pnl=1),
+        b"bad",
+    )
+    stores = [Store(pooled, statement_cache=False) for _ in range(2)]
+    async with crowd(pooled):
+        results = [await store.write(batch) for store in stores]
+    assert results == [["stored", "stored", "dead_letter"], ["duplicate"] * 3]
+    for store in stores:
+        await store.close()
+    assert await sql.fetchval("SELECT pnl FROM llm_decisions WHERE id = $1", id_) == 1
+
+
+@in_transaction_mode
+async def test_the_vector_index_its_lease_and_what_is_nearest(pooled: str, sql: asyncpg.Connection) -> None:
+    id_ = uuid4()
+    store, index = Store(pooled, statement_cache=False), EmbeddingIndex(pooled, statement_cache=False)
+    mine, theirs = Lease("test"), Lease("test")
+    async with crowd(pooled), connected(pooled, statement_cache=False) as connection:
+        await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3])))
+        assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
+        await index._look()
+        assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
+        assert [await mine.take(connection), await theirs.take(connection)] == [True, False]
+        await mine.give_back(connection)
+        assert await theirs.take(connection)
+    await index._leave()
+    await store.close()
+    assert await waiting(sql) == 0
+    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_index") == 1
+
+
+@in_transaction_mode
+async def test_the_poll(pooled: str) -> None:
+    store, poll = Store(pooled, statement_cache=False), Poll(pooled, statement_cache=False)
+    metrics.outcomes_waiting.set(0)
+    async with crowd(pooled):
+        await store.write(deliver(outcome(uuid4())))
+        polling = asyncio.create_task(poll.run())
+        await until_metric("tracker_outcomes_waiting", 1)
+        polling.cancel()
+        await asyncio.wait({polling})
+    await store.close()
+    assert poll.trouble is None
+
+
+async def test_migrations_of_which_one_waits_for_the_other(
+    bouncer: PgBouncer, authority: Authority, database: str
+) -> None:
+    """And no lock is left behind with a server's connection that PgBouncer keeps."""
+    name = urlsplit(database).path[1:]
+    pooled = bouncer.dsn(name, query=f"sslmode=verify-full&sslrootcert={authority.file}")
+    async with crowd(pooled):
+        done = await asyncio.gather(*(migrate(pooled, DIMENSIONS) for _ in range(3)))
+        await check_schema(pooled, DIMENSIONS)
+    assert sorted(map(len, done)) == [0, 0, len(migrations())]
+    async with connected(database) as connection:
+        assert await connection.fetchval(ADVISORY_LOCKS) == 0
+
+
+@in_transaction_mode
+async def test_prepared_statements_are_refused_before_one_is_lost(pooled: str) -> None:
+    with pytest.raises(Misconfigured, match="set TRACKER_POSTGRES_STATEMENT_CACHE=off"):
+        await check_statements(pooled)
+
+
+@in_session_mode
+async def test_prepared_statements_are_fine_in_session_mode(pooled: str) -> None:
+    await check_statements(pooled)
+
+
+async def found(dsn: str, **given: str) -> list[doctor.Finding]:
+    """What `tracker-daemon check` finds about PostgreSQL."""
+    environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS), **given}
+    looked_at = doctor._postgres(load(environ=environ))
+    return [finding async for finding in doctor._bounded("postgres", looked_at)]
+
+
+@in_transaction_mode
+async def test_check_names_the_setting_that_transaction_mode_needs(pooled: str) -> None:
+    [finding] = await found(pooled)
+    assert not finding.ok
+    assert "behind PgBouncer in transaction mode set TRACKER_POSTGRES_STATEMENT_CACHE=off" in finding.seen
+    async with crowd(pooled):
+        findings = await found(pooled, TRACKER_POSTGRES_STATEMENT_CACHE="off")
+    assert all(finding.ok for finding in findings)
+
+
+@in_session_mode
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (
+            "another CA",
+            "no CA that is trusted here has signed it; name the file of the right CA in sslrootcert",
+        ),
+        ("another name", "certificate is not valid for 'localhost'. Name the server as its certificate does"),
+        ("expired", "it has expired; renew it on the server"),
+        ("no TLS here", "SSL required); see user, password, database, sslmode of the DSN"),
+        ("no TLS there", "PostgreSQL offers no TLS, which sslmode of the DSN demands"),
+        ("another password", "SASL authentication failed); see user, password, database, sslmode of the DSN"),
+    ],
+)
+async def test_what_tls_to_postgresql_fails_for_is_said(
+    bouncer: PgBouncer, authority: Authority, dsn: str, tmp_path: Path, case: str, words: str
+) -> None:
+    if case == "expired":
+        bouncer.stop()
+        bouncer.certificate = authority.issue(HOST, expired=True)
+        bouncer.start()
+    trusted = Authority(tmp_path / "others") if case == "another CA" else authority
+    query = "sslmode=disable" if case == "no TLS here" else f"sslmode=verify-full&sslrootcert={trusted.file}"
+    host = "localhost" if case == "another name" else HOST
+    database = urlsplit(dsn).path[1:]
+    url = bouncer.dsn(database, host=host, query=query)
+    if case == "no TLS there":
+        url = f"{dsn}&{query}"
+    if case == "another password":
+        url = url.replace(bouncer.users["tracker"], "wr0ng")
+    [finding] = await found(url)
+    assert not finding.ok
+    assert words in finding.seen
+    assert "_ssl.c" not in finding.seen
+    assert finding.seen.count(bouncer.users["tracker"]) == 0
+
+
+@in_session_mode
+async def test_require_encrypts_and_trusts_whoever_answers(
+    bouncer: PgBouncer, authority: Authority, tmp_path: Path
+) -> None:
+    """Unless it is given a CA: then that one counts, as verify-ca does, but any name will do."""
+    other = Authority(tmp_path / "others")
+    for query in ("sslmode=require", f"sslmode=require&sslrootcert={authority.file}"):
+        await (await connect(bouncer.dsn("tracker", host="localhost", query=query))).close()
+    with pytest.raises(Unavailable, match="no CA that is trusted here"):
+        await connect(bouncer.dsn("tracker", query=f"sslmode=require&sslrootcert={other.file}"))
