@@ -1,34 +1,59 @@
--- The role that a daemon with TRACKER_MIGRATE_ON_START=off needs: it adds rows and projects outcomes, and can
--- neither change nor delete what was recorded. Run it as a superuser in the daemon's database, after
--- `tracker-daemon migrate` and again after each upgrade; repeating it changes nothing.
--- The password comes last: \password tracker_writer
+-- Three roles, each with no more than it needs:
+--   tracker_owner   migrates, and owns the tables; the daemon never sees its password
+--   tracker_writer  the daemon with TRACKER_MIGRATE_ON_START=off: adds rows and projects outcomes, and can neither
+--                   change nor delete what was recorded
+--   tracker_reader  dashboards and query commands: reads the records
+-- Run it as a superuser in the daemon's database: before the first `tracker-daemon migrate`, after it, and after
+-- each upgrade's; repeating it changes nothing. The roles can log in once they have a password: \password tracker_owner
+
+-- Only a superuser may, and the owner's first migration needs it.
+CREATE EXTENSION IF NOT EXISTS vector;
 
 DO $$
+DECLARE
+    role TEXT;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'tracker_writer') THEN
-        CREATE ROLE tracker_writer LOGIN;
+    FOREACH role IN ARRAY '{tracker_owner,tracker_writer,tracker_reader}'::text[] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I', role);
+        END IF;
+        EXECUTE format('ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', role);
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
+        -- pgvector may live in a schema of its own.
+        EXECUTE (
+            SELECT format('GRANT USAGE ON SCHEMA %s TO %I', extnamespace::regnamespace, role)
+            FROM pg_extension WHERE extname = 'vector'
+        );
+    END LOOP;
+    -- By default everyone may make temporary tables (and before PostgreSQL 15 any table), and fill the disk.
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    -- COPY fills a temporary table first.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO tracker_writer', current_database());
+    GRANT CREATE ON SCHEMA public TO tracker_owner;
+
+    IF to_regclass('tracker_migrations') IS NULL THEN
+        RAISE NOTICE 'no tables yet: run tracker-daemon migrate as tracker_owner, then this file again';
+        RETURN;
     END IF;
-    -- TEMPORARY: COPY fills a temporary table first.
-    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO tracker_writer', current_database());
-    -- pgvector may live in a schema of its own.
-    EXECUTE (
-        SELECT format('GRANT USAGE ON SCHEMA %s TO tracker_writer', extnamespace::regnamespace)
-        FROM pg_extension WHERE extname = 'vector'
-    );
+    GRANT SELECT ON tracker_migrations, tracker_retention TO tracker_writer, tracker_reader;
+    GRANT SELECT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer, tracker_reader;
+    GRANT INSERT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer;
+    GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tracker_writer;
+
+    -- The vector index, which the daemon keeps in the background, and who of several daemons does.
+    GRANT SELECT ON llm_embedding_queue, llm_embedding_index TO tracker_writer, tracker_reader;
+    GRANT INSERT, DELETE ON llm_embedding_queue TO tracker_writer;
+    GRANT INSERT ON llm_embedding_index TO tracker_writer;
+    GRANT SELECT, INSERT, UPDATE ON tracker_leases TO tracker_writer;
+
+    -- Alerts of agents and models that succeed too rarely: what was said, and what is to be said still.
+    GRANT SELECT ON llm_alerts TO tracker_writer, tracker_reader;
+    GRANT INSERT ON llm_alerts TO tracker_writer;
+    GRANT UPDATE (published_at) ON llm_alerts TO tracker_writer;
 END
 $$;
 
-GRANT USAGE ON SCHEMA public TO tracker_writer;
-
-GRANT SELECT ON tracker_migrations, tracker_retention TO tracker_writer;
-GRANT SELECT, INSERT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer;
-GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tracker_writer;
-
--- The vector index, which the daemon keeps in the background, and who of several daemons does.
-GRANT SELECT, INSERT, DELETE ON llm_embedding_queue TO tracker_writer;
-GRANT SELECT, INSERT ON llm_embedding_index TO tracker_writer;
-GRANT SELECT, INSERT, UPDATE ON tracker_leases TO tracker_writer;
-
--- Alerts of agents and models that succeed too rarely: what was said, and what is to be said still.
-GRANT SELECT, INSERT ON llm_alerts TO tracker_writer;
-GRANT UPDATE (published_at) ON llm_alerts TO tracker_writer;
+-- A panel that asks too much is not to hold the server up, nor the vacuum of the tables.
+ALTER ROLE tracker_reader SET statement_timeout = '30s';

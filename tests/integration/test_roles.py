@@ -1,4 +1,4 @@
-"""The role of `deploy/postgres/roles.sql`: enough for a daemon that does not migrate, and not more."""
+"""The roles of `deploy/postgres/roles.sql`: each has what its part needs, and not more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracker_daemon import doctor
 from tracker_daemon.config import load
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
-from tracker_daemon.migrate import check_schema
+from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import connected, register_types, translated
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
@@ -37,17 +37,40 @@ ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 RETENTION = ROLES.with_name("retention.sql")
 
 
-@pytest.fixture
-async def writer(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
-    """Yield the writer's DSN; what PostgreSQL grants to everyone is revoked, so only its own rights count."""
+RECORDS = ["llm_decisions", "llm_outcomes", "llm_dead_letters", "trading_sessions"]
+# What they must leave alone: it is another application's, in the same database.
+SECRETS = "CREATE SCHEMA secrets; CREATE TABLE secrets.keys AS SELECT 's3cret' AS key"
+PASSWORDS = "; ".join(
+    f"ALTER ROLE tracker_{role} PASSWORD 'secret'" for role in ("owner", "writer", "reader")
+)
+GONE = "; ".join(
+    f"DROP OWNED BY tracker_{role} CASCADE; DROP ROLE tracker_{role}"
+    for role in ("owner", "writer", "reader")
+)
+
+
+def login(dsn: str, role: str) -> str:
+    """The DSN of the same database for one of the roles."""
     address = urlsplit(dsn)
-    database = address.path.removeprefix("/")
+    return f"postgresql://tracker_{role}:secret@{address.netloc.rpartition('@')[2]}{address.path}"
+
+
+@pytest.fixture
+async def _roles(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[None]:
+    """The roles; what PostgreSQL grants to everyone is revoked, so only their own rights count."""
+    database = urlsplit(dsn).path.removeprefix("/")
     await sql.execute(f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC')
     await sql.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     await sql.execute(ROLES.read_text("utf-8"))
-    await sql.execute("ALTER ROLE tracker_writer PASSWORD 'secret'")
-    yield f"postgresql://tracker_writer:secret@{address.netloc.rpartition('@')[2]}/{database}"
-    await sql.execute("DROP OWNED BY tracker_writer; DROP ROLE tracker_writer")
+    await sql.execute(PASSWORDS)
+    yield
+    await sql.execute(GONE)
+
+
+@pytest.fixture
+def writer(dsn: str, _roles: None) -> str:
+    """Return the writer's DSN."""
+    return login(dsn, "writer")
 
 
 async def works(dsn: str) -> bool:
@@ -145,6 +168,8 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "TRUNCATE llm_decisions",
         "DELETE FROM llm_decisions",
         "UPDATE llm_decisions SET prompt = 'another'",
+        "UPDATE llm_decisions SET content_hash = NULL",
+        "TRUNCATE llm_outcomes",
         "DELETE FROM llm_outcomes",
         "UPDATE llm_outcomes SET pnl = 1",
         "DELETE FROM llm_dead_letters",
@@ -153,6 +178,7 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "DELETE FROM llm_embedding_index",
         "UPDATE tracker_migrations SET breaking = true",
         "CREATE TABLE more ()",
+        "CREATE INDEX ON llm_decisions (model)",
         "CREATE ROLE more",
     ],
 )
@@ -284,3 +310,122 @@ async def test_check_names_the_rights_that_pruning_lacks(writer: str, sql: async
     assert "GRANT UPDATE ON tracker_retention; GRANT DELETE ON llm_decisions" in seen
     await sql.execute(RETENTION.read_text("utf-8"))
     assert (await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30"))[0]
+
+
+# The reader
+
+
+@pytest.fixture
+async def reader(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
+    """Yield the reader's DSN, in a database as PostgreSQL makes it, with its grants to everyone."""
+    await sql.execute(SECRETS)
+    await sql.execute(ROLES.read_text("utf-8"))
+    await sql.execute(PASSWORDS)
+    yield login(dsn, "reader")
+    await sql.execute(GONE)
+
+
+async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
+    """The tables, whether they fit this version, and what is near."""
+    id_ = uuid4()
+    store, index = Store(dsn), EmbeddingIndex(dsn)
+    await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3]), outcome(id_), b"bad"))
+    await index._look()
+    await index._leave()
+    await store.close()
+    await check_schema(reader, DIMENSIONS)
+    async with connected(reader) as connection:
+        for table in RECORDS:
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == (table != "trading_sessions")
+        assert [neighbour.id for neighbour in await nearest(connection, [1, 2, 3], 1)] == [id_]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(f"INSERT INTO {table} DEFAULT VALUES" for table in RECORDS),
+        *(f"DELETE FROM {table}" for table in RECORDS),
+        *(f"TRUNCATE {table}" for table in RECORDS),
+        "UPDATE llm_decisions SET outcome = 'SUCCESS'",
+        "UPDATE llm_outcomes SET pnl = 1",
+        "UPDATE llm_dead_letters SET replayed_at = now()",
+        "SELECT FROM llm_decisions FOR UPDATE",
+        "BEGIN; LOCK llm_decisions IN SHARE MODE",
+        "DELETE FROM llm_embedding_queue",
+        "SELECT FROM tracker_leases",
+        "DROP TABLE llm_decisions",
+        "CREATE TABLE more ()",
+        "CREATE TEMPORARY TABLE more ()",
+        "CREATE SCHEMA more",
+        "CREATE FUNCTION more() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE ROLE more",
+        "SELECT FROM secrets.keys",
+        "SELECT rolpassword FROM pg_authid",
+        "SET ROLE tracker_writer",
+        "COPY llm_decisions TO '/tmp/stolen'",
+        "COPY llm_decisions TO PROGRAM 'cat'",
+    ],
+)
+async def test_the_reader_can_do_nothing_else(reader: str, statement: str) -> None:
+    connection = await asyncpg.connect(reader)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def test_the_reader_may_read_every_record(reader: str, sql: asyncpg.Connection) -> None:
+    """A migration that adds a table must add it to the file too, unless its name says it is no record."""
+    forgotten = await sql.fetch(
+        "SELECT relname FROM pg_class "
+        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') "
+        "AND NOT starts_with(relname, 'tracker_') AND NOT has_table_privilege($1, oid, 'SELECT')",
+        urlsplit(reader).username,
+    )
+    assert [row["relname"] for row in forgotten] == []
+
+
+# The owner
+
+
+@pytest.fixture
+async def owner(database: str) -> AsyncIterator[str]:
+    """Yield the owner's DSN of a database that a superuser has prepared, and in which no table is yet."""
+    async with connected(database) as operator:
+        await operator.execute(SECRETS)
+        await operator.execute(ROLES.read_text("utf-8"))
+        await operator.execute(PASSWORDS)
+        yield login(database, "owner")
+        await operator.execute(GONE)
+
+
+async def test_the_owner_migrates_and_the_writer_writes(owner: str, database: str) -> None:
+    """As `deploy/README.md` has it: the file, the migrations, the file again."""
+    assert await migrate(owner, DIMENSIONS)
+    assert not await works(login(database, "writer"))
+    async with connected(database) as operator:
+        await operator.execute(ROLES.read_text("utf-8"))
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        assert [row[0] for row in await operator.fetch(owners)] == ["tracker_owner"]
+    assert await works(login(database, "writer"))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE ROLE more",
+        "ALTER ROLE tracker_owner SUPERUSER",
+        "SET ROLE tracker",
+        "CREATE DATABASE more",
+        "ALTER SYSTEM SET work_mem = '1GB'",
+        "CREATE SCHEMA more",
+        "CREATE EXTENSION file_fdw",
+        "SELECT FROM secrets.keys",
+        "SELECT rolpassword FROM pg_authid",
+        "COPY (SELECT 1) TO PROGRAM 'cat'",
+    ],
+)
+async def test_the_owner_is_no_superuser(owner: str, statement: str) -> None:
+    connection = await asyncpg.connect(owner)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+    await connection.close()
