@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from tests.certificates import Authority
+from tests.pgbouncer import PROGRAM, PgBouncer
 from tracker_daemon.embedded import NatsServer, PostgresServer
 from tracker_daemon.migrate import migrate
 
@@ -101,6 +103,23 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Return a certificate authority of the test's own."""
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def bouncer(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, data_dir: Path, authority: Authority
+) -> Iterator[PgBouncer]:
+    """Yield a PgBouncer of the test's own, running in the mode that the test's parameter names."""
+    if PROGRAM is None:
+        pytest.skip("pgbouncer is not installed")
+    with PgBouncer(data_dir, postgres_server, authority.issue("127.0.0.1"), request.param) as bouncer:
+        yield bouncer
 
 
 async def _administer(server: PostgresServer, statement: str) -> None:

@@ -10,20 +10,14 @@ import asyncpg
 import pytest
 
 from tests.acceptance.command import tracker, until
-from tests.certificates import Authority
 from tests.factory import decision, outcome
-from tests.pgbouncer import PROGRAM, PgBouncer
 from tests.servers import Away
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.acceptance.conftest import Run
     from tests.acceptance.stream import Stream
-    from tracker_daemon.embedded import PostgresServer
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+    from tests.certificates import Authority
+    from tests.pgbouncer import PgBouncer
 
 HOST = "127.0.0.1"
 DECISIONS = 1000
@@ -35,20 +29,6 @@ SELECT
     (SELECT count(*) FROM llm_dead_letters) AS dead_letters,
     (SELECT count(*) FROM llm_embedding_index) + (SELECT count(*) FROM llm_embedding_queue) AS indexed
 """
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
-
-
-@pytest.fixture
-def bouncer(
-    postgres_server: PostgresServer, data_dir: Path, authority: Authority, request: pytest.FixtureRequest
-) -> Iterator[PgBouncer]:
-    """Yield a PgBouncer of the test's own, running in the mode that the test names."""
-    with PgBouncer(data_dir, postgres_server, authority.issue(HOST), request.param) as bouncer:
-        yield bouncer
 
 
 def through(bouncer: PgBouncer, database: str, authority: Authority) -> dict[str, str]:
@@ -68,8 +48,10 @@ async def test_every_message_is_there_once_after_pgbouncer_was_killed(
     bouncer: PgBouncer,
     authority: Authority,
 ) -> None:
-    """Two daemons at load, which migrate that way too, and `verify`, which looks that way."""
+    """Two daemons at load, which migrate that way too, or straight, and `verify`, which looks that way."""
     settings = {**basics, **stream.settings, **through(bouncer, database, authority)}
+    if bouncer.pool_mode == "session":
+        settings["TRACKER_POSTGRES_MIGRATE_DSN"] = database
     daemons = [await run(settings) for _ in range(2)]
     for daemon in daemons:
         await daemon.ready()

@@ -1,4 +1,4 @@
-"""No secret and no payload gets out: not by a log at its most talkative, a page, `check`, the process list."""
+"""No secret and no payload gets out: by no log, however talkative, no page, no `check`, no process list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import nkeys
 import pytest
 
 from tests.acceptance.command import tracker
-from tests.certificates import Authority
 from tests.credentials import Operator, new_key, public
 from tests.factory import decision, outcome
 from tracker_daemon.embedded import NatsServer
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from tests.acceptance.command import Daemon
     from tests.acceptance.conftest import Run
     from tests.acceptance.stream import Stream
+    from tests.certificates import Authority
 
 SECRET = "hunter2-never-printed"
 PAGES = ("/metrics", "/healthz", "/readyz")
@@ -78,8 +78,9 @@ async def test_no_secret_is_said_whatever_fails(
     way: str,
     data_dir: Path,
     tmp_path: Path,
+    authority: Authority,
 ) -> None:
-    """Each server refuses the login, then NATS is away, then all is well, then TLS is in the way."""
+    """Either server refuses the login, NATS is away, all is well, TLS is in the way: in turn."""
     way_in = login(way, tmp_path)
     place = urlsplit(dsn)
     address = f"{place.netloc.rpartition('@')[2]}{place.path}"
@@ -110,7 +111,7 @@ async def test_no_secret_is_said_whatever_fails(
         said.append(await everything(daemon))
         assert await daemon.stop() == 0
         server.stop()
-        certificate = Authority(tmp_path / "unknown").issue("127.0.0.1")
+        certificate = authority.issue("127.0.0.1")
         server.options += f'\ntls {{ cert_file: "{certificate}", key_file: "{certificate}" }}'
         server.start()
         ended = await tracker("check", *["--json"] * (way != "URL"), settings=settings)

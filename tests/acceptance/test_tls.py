@@ -17,15 +17,15 @@ HOST = "127.0.0.1"
 
 
 async def test_a_wrong_certificate_is_said_and_waited_out(
-    run: Run, basics: dict[str, str], dsn: str, data_dir: Path, tmp_path: Path
+    run: Run, basics: dict[str, str], dsn: str, data_dir: Path, tmp_path: Path, authority: Authority
 ) -> None:
-    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
-    with NatsServer(data_dir, options=tls(others.issue(HOST))) as server:
+    other = Authority(tmp_path / "other")
+    with NatsServer(data_dir, options=tls(other.issue(HOST))) as server:
         settings = {
             **basics,
             "TRACKER_POSTGRES_DSN": dsn,
             "TRACKER_NATS_SERVERS": f"tls://{HOST}:{server.port}",
-            "TRACKER_NATS_TLS_CA_FILE": str(ours.file),
+            "TRACKER_NATS_TLS_CA_FILE": str(authority.file),
         }
         why = "no CA that is trusted here has signed it; name the file of the right CA in TRACKER_NATS_TLS_CA"
         daemon = await run(settings)
@@ -39,7 +39,7 @@ async def test_a_wrong_certificate_is_said_and_waited_out(
         assert (ended.code, why in ended.out) == (1, True)
         assert "Traceback" not in ended.err
         server.stop()
-        server.options = tls(ours.issue(HOST))
+        server.options = tls(authority.issue(HOST))
         server.start()
         await daemon.ready()
         assert "Traceback" not in daemon.output()

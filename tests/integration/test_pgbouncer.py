@@ -14,7 +14,6 @@ from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
 from tests.embeddings import waiting
 from tests.factory import decision, deliver, outcome
-from tests.pgbouncer import PROGRAM, PgBouncer
 from tests.waiting import until_metric
 from tracker_daemon import doctor, metrics
 from tracker_daemon.config import load
@@ -26,12 +25,12 @@ from tracker_daemon.postgres import check_statements, connect, connected
 from tracker_daemon.store import Poll, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     import asyncpg
 
-    from tracker_daemon.embedded import PostgresServer
+    from tests.pgbouncer import PgBouncer
 
 HOST = "127.0.0.1"
 ADVISORY_LOCKS = """
@@ -39,28 +38,9 @@ SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE locktype = 'advisory' AND datname = current_database()
 """
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
-
-
-@pytest.fixture(params=["session", "transaction"])
-def mode(request: pytest.FixtureRequest) -> str:
-    """Return each mode in its turn; a test that is about one of them says which."""
-    word: str = request.param
-    return word
-
-
-@pytest.fixture
-def bouncer(
-    postgres_server: PostgresServer, data_dir: Path, authority: Authority, mode: str
-) -> Iterator[PgBouncer]:
-    """Yield a PgBouncer of the test's own, running."""
-    with PgBouncer(data_dir, postgres_server, authority.issue(HOST), mode) as bouncer:
-        yield bouncer
+in_either_mode = pytest.mark.parametrize("bouncer", ["session", "transaction"], indirect=True)
+in_session_mode = pytest.mark.parametrize("bouncer", ["session"], indirect=True)
+in_transaction_mode = pytest.mark.parametrize("bouncer", ["transaction"], indirect=True)
 
 
 @pytest.fixture
@@ -86,10 +66,7 @@ async def crowd(dsn: str) -> AsyncIterator[None]:
             task.cancel()
 
 
-in_transaction_mode = pytest.mark.parametrize("mode", ["transaction"], indirect=True)
-in_session_mode = pytest.mark.parametrize("mode", ["session"], indirect=True)
-
-
+@in_either_mode
 async def test_decisions_outcomes_and_dead_letters_are_stored_once(
     pooled: str, sql: asyncpg.Connection
 ) -> None:
@@ -142,6 +119,7 @@ async def test_the_poll(pooled: str) -> None:
     assert poll.trouble is None
 
 
+@in_either_mode
 async def test_migrations_of_which_one_waits_for_the_other(
     bouncer: PgBouncer, authority: Authority, database: str
 ) -> None:

@@ -23,11 +23,6 @@ OWN = "tracker@example.org"
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
-
-
-@pytest.fixture
 def other(tmp_path: Path) -> Authority:
     """One that neither side of `authority` trusts."""
     return Authority(tmp_path / "others")
