@@ -26,11 +26,14 @@ class PgBouncer(_Server):
     ready_line = "process up"
 
     def __init__(self, folder: Path, server: PostgresServer, certificate: Path, pool_mode: str) -> None:
-        """Stand before `server`; `certificate` has its key with it, `pool_mode` is PgBouncer's word."""
+        """Stand before `server`; `certificate` has its key with it, `pool_mode` is PgBouncer's word.
+
+        With a `client_ca` every client has to show a certificate of it.
+        """
         super().__init__(folder, "pgbouncer.ini")
         self.certificate = certificate
         self.pool_mode = pool_mode
-        self.pool_size = 20
+        self.client_ca: Path | None = None
         self.users = {"tracker": server.passfile.read_text().rstrip().rpartition(":")[2]}
         self._server = server
 
@@ -49,10 +52,13 @@ class PgBouncer(_Server):
     def _prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "server.pem").write_text(self.certificate.read_text())
+        if self.client_ca:
+            (self.folder / "clients.pem").write_text(self.client_ca.read_text())
         users = "".join(f'"{user}" "{password}"\n' for user, password in self.users.items())
         (self.folder / "users.txt").write_text(users)
 
     def _command(self) -> list[str]:
+        demand = f"client_tls_ca_file = {self.folder}/clients.pem" if self.client_ca else ""
         self._mark.write_text(f"""
             [databases]
             * = host=127.0.0.1 port={self._server.port}
@@ -62,11 +68,11 @@ class PgBouncer(_Server):
             unix_socket_dir =
             auth_type = scram-sha-256
             auth_file = {self.folder}/users.txt
-            client_tls_sslmode = require
+            client_tls_sslmode = {"verify-ca" if self.client_ca else "require"}
             client_tls_key_file = {self.folder}/server.pem
             client_tls_cert_file = {self.folder}/server.pem
             pool_mode = {self.pool_mode}
-            default_pool_size = {self.pool_size}
+            {demand}
         """)
         assert PROGRAM is not None, "skip a test that needs it where it is not installed"
         return [PROGRAM, str(self._mark)]

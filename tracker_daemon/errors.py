@@ -5,7 +5,7 @@ TrackerError                      a sentence for the reader: what happened, to w
 ├── SettingsError                 wrong settings; lists every mistake; exit code 2
 ├── SchemaError                   the database holds something this version must not touch; exit code 2
 ├── Unavailable                   Postgres or NATS is away or refuses for now; worth trying again
-│   └── Misconfigured             the schema or the grants are wrong; tried again, but an operator must act
+│   └── Misconfigured             schema, grants or TLS are wrong; tried again, but an operator must act
 ├── StartupError                  the daemon cannot start (port taken, folder in use); exit code 1
 └── ConnectionLost                the NATS client gave up for good; exit code 1
 """
@@ -53,7 +53,7 @@ class Unavailable(TrackerError):
 
 
 class Misconfigured(Unavailable):
-    """The server answers, but its schema or grants must be changed by an operator first."""
+    """The server answers, but an operator must change something first: its schema, grants, certificates."""
 
 
 class StartupError(TrackerError):

@@ -116,17 +116,16 @@ async def locked(dsn: str) -> AsyncIterator[None]:
     """
     async with connected(dsn, statement_cache=False) as connection:
         with translated():
-            transaction = connection.transaction()
-            await transaction.start()
-            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            # Polled: CREATE INDEX CONCURRENTLY deadlocks with a session that waits inside pg_advisory_lock.
-            waiting = False
-            while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
-                if not waiting:
-                    log.info("another process migrates this database, waiting")
-                waiting = True
-                await asyncio.sleep(LOCK_POLL_SECONDS)
-        yield  # the end of the connection ends the transaction, and with it the lock
+            async with connection.transaction():
+                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                # Polled: CREATE INDEX CONCURRENTLY deadlocks with who waits inside pg_advisory_xact_lock.
+                waiting = False
+                while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
+                    if not waiting:
+                        log.info("another process migrates this database, waiting")
+                    waiting = True
+                    await asyncio.sleep(LOCK_POLL_SECONDS)
+                yield
 
 
 async def make_history(connection: Connection) -> None:

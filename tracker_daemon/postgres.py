@@ -135,10 +135,10 @@ async def connect(dsn: str, *, statement_cache: bool = True) -> Connection:
                 server_settings={"application_name": "tracker-daemon"},
             )
     except (Unavailable, Rejected) as error:
-        raise _refusal(error, server_of(dsn)) from error.__cause__
+        raise _refusal(error, dsn) from error.__cause__
 
 
-def _refusal(error: Unavailable | Rejected, server: str) -> Unavailable:
+def _refusal(error: Unavailable | Rejected, dsn: str) -> Unavailable:
     """Why no connection came about; no message's data has been said yet, so all may be told."""
     cause, words = error.__cause__, str(error)
     kind = Misconfigured if isinstance(error, Misconfigured) else Unavailable
@@ -148,7 +148,9 @@ def _refusal(error: Unavailable | Rejected, server: str) -> Unavailable:
         kind, words = Misconfigured, "PostgreSQL offers no TLS, which sslmode of the DSN demands"
     elif isinstance(error, Unreadable):  # PgBouncer says this of whatever it refuses
         words = f"PostgreSQL refuses ({error.rejected}); see user, password, database, sslmode of the DSN"
-    return kind(f"{words} (at {server})")
+    elif isinstance(cause, asyncpg.ConnectionDoesNotExistError) and "sslmode=" in dsn:
+        words += ", as by one that demands a certificate of each client: see sslcert of the DSN"
+    return kind(f"{words} (at {server_of(dsn)})")
 
 
 async def check_statements(dsn: str) -> None:

@@ -210,3 +210,18 @@ async def test_require_encrypts_and_trusts_whoever_answers(
         await (await connect(bouncer.dsn("tracker", host="localhost", query=query))).close()
     with pytest.raises(Unavailable, match="no CA that is trusted here"):
         await connect(bouncer.dsn("tracker", query=f"sslmode=require&sslrootcert={other.file}"))
+
+
+@in_session_mode
+async def test_a_server_that_demands_a_certificate_is_shown_one(
+    bouncer: PgBouncer, authority: Authority, dsn: str, tmp_path: Path
+) -> None:
+    bouncer.stop()
+    bouncer.client_ca = authority.file
+    bouncer.start()
+    pooled = bouncer.dsn(urlsplit(dsn).path[1:], query=f"sslmode=verify-full&sslrootcert={authority.file}")
+    ours, theirs = authority.issue("a.example.org"), Authority(tmp_path / "other").issue("b.example.org")
+    assert all(finding.ok for finding in await found(f"{pooled}&sslcert={ours}&sslkey={ours}"))
+    for own in ("", f"&sslcert={theirs}&sslkey={theirs}"):
+        [finding] = await found(pooled + own)
+        assert "sslcert of the DSN" in finding.seen

@@ -220,7 +220,7 @@ def _tls_conflicts(postgres: PostgresSettings) -> Iterator[str]:
             name, query = NAMES[f"postgres.{key}"], dict(parse_qsl(urlsplit(dsn.get_secret_value()).query))
             if query.get("sslmode", "prefer") not in _SSL_MODES:
                 yield f"{name}: its sslmode must be one of {', '.join(_SSL_MODES)}"
-            for part in query.keys() & _SSL_FILES:
+            for part in sorted(query.keys() & _SSL_FILES):
                 yield from _unreadable(name, f"its {part}", Path(query[part]))
 
 

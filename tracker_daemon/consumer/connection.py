@@ -234,25 +234,29 @@ class _Client(Client):
         self._named_certificate = settings.tls_cert_file is not None
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection:
-            self._compare(info)
+        if initial_connection and self._transport and (words := self._disagreement(info)):
+            # nats-py leaves it open, and makes another.
+            self._transport.close()  # type: ignore[no-untyped-call]
+            raise _Disagreement(words)
         await super()._process_info(info, initial_connection)
 
-    def _compare(self, info: dict[str, Any]) -> None:
+    def _disagreement(self, info: dict[str, Any]) -> str | None:
         scheme = self._current_server.uri.scheme if self._current_server else ""
         if scheme.startswith("ws"):  # wss:// begins with TLS, and says nothing of it here
-            return
-        if info.get("tls_required"):
-            if info.get("tls_verify") and not self._named_certificate:
-                raise _Disagreement(
-                    "the server demands a certificate of each client: name one in TRACKER_NATS_TLS_CERT_FILE "
-                    "and its key in TRACKER_NATS_TLS_KEY_FILE"
-                )
-        elif scheme == "tls" or "tls" in self.options:
-            raise _Disagreement(
+            return None
+        if not info.get("tls_required"):
+            if scheme != "tls" and "tls" not in self.options:
+                return None
+            return (
                 "the server does not demand TLS, so the login would go there unencrypted: switch TLS on "
                 "at the server, or for a connection without it write nats:// and no TRACKER_NATS_TLS_*"
             )
+        if info.get("tls_verify") and not self._named_certificate:
+            return (
+                "the server demands a certificate of each client: name one in TRACKER_NATS_TLS_CERT_FILE "
+                "and its key in TRACKER_NATS_TLS_KEY_FILE"
+            )
+        return None
 
     def about_tls(self, error: Exception) -> str | None:
         """What an error says about TLS and certificates, if it does."""
