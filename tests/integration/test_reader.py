@@ -54,7 +54,8 @@ async def reader(database: str, run_scripts: Callable[[], None]) -> AsyncIterato
     yield connection
     await connection.close()
     owner = await asyncpg.connect(database)
-    await owner.execute("DROP OWNED BY tracker_reader; DROP ROLE tracker_reader")
+    for role in ("owner", "writer", "reader"):
+        await owner.execute(f"DROP OWNED BY tracker_{role}; DROP ROLE tracker_{role}")
     await owner.close()
 
 

@@ -117,7 +117,7 @@ def test_data_outlives_the_containers(compose: dict[str, Any]) -> None:
 def test_what_is_mounted_from_the_checkout_is_there_and_stays_as_it_is(compose: dict[str, Any]) -> None:
     """Of a missing path Docker would make an empty folder."""
     mounted = [(TOP / source, how) for source, _, how in mounts(compose) if source.startswith(".")]
-    assert len(mounted) == 6
+    assert len(mounted) == 7
     assert all(path.exists() and how == "ro" for path, how in mounted)
 
 
