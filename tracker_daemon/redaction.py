@@ -20,35 +20,36 @@ MAX_ROUNDS: Final = 8
 MAX_PATTERN_BYTES: Final = 16 * 1024 * 1024
 """Memory of a compiled pattern, and of all together once more."""
 
-# What begins here may follow an escape, in a text that quotes JSON: \n, \u003c.
+# What follows may stand after an escape, in a text that quotes JSON: \n, \u003c.
 _ESCAPE = r"(?:\\[bfnrt]|\\u[0-9a-fA-F]{4})"
-_START = rf"(?:\b|{_ESCAPE})"
+_START = rf"(?:\b|_|{_ESCAPE})"
 _PEM = r"(?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-_CARD = r"\b(?P<cards>(?:{}))\b"
+_CARD = _START + r"(?P<cards>%s)\b"
 _PRESETS: Final[dict[Preset, tuple[str, ...]]] = {
     "keys": (
+        r"(?P<keys>sk-(?:ant|proj)-[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16,}|AIza[\w-]{30,})",
+        r"(?P<keys>(?:gh[opsur]|github_pat)_\w{20,}|glpat-[\w-]{20,}|(?:xox[a-z]|xapp)-[\w-]{10,})",
+        # Short beginnings that words may have inside: risk-, task-.
         _START
-        + r"(?P<keys>sk-[\w-]{16,}|[rs]k_(?:live|test)_\w{16,}|(?:AKIA|ASIA)[A-Z0-9]{16,}|AIza[\w-]{30,}"
-        r"|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}"
-        r"|(?:gsk|hf|r8)_\w{20,}|(?:xai|pplx)-\w{20,})",
+        + r"(?P<keys>sk-[\w-]{16,}|[rs]k_(?:live|test)_\w{16,}|(?:gsk|hf|r8)_\w{20,}|(?:xai|pplx)-\w{20,})",
         rf"(?P<keys>-----BEGIN {_PEM}[\s\S]*?-----END {_PEM})",
         rf"(?P<keys>-----BEGIN {_PEM}(?:(?:\s|\\[nr])*[\w+/=]{{16,}})+)",  # one that was cut off
     ),
     "tokens": (
-        _START + r"(?P<tokens>eyJ[\w-]{8,}(?:\.{1,2}[\w-]+){1,4})",
+        r"(?P<tokens>eyJ[\w-]{8,}(?:\.{1,2}[\w-]+){1,4})",
         # A digit, or a length that no word has: bearer shares, bearer certificates.
-        r"(?i)\bbearer\s+(?P<tokens>[A-Z._~+/=-]*[0-9][\w.~+/=-]{6,}|[\w.~+/=-]{16,})",
-        r"(?i)\bbasic\s+(?P<tokens>[A-Z0-9+/]{8,}={1,2})",
-        r"""(?i)\bauthorization["']?\s*[:=]\s*["']?(?:basic|bearer|token)\s+(?P<tokens>[^\s"'\\,;]+)""",
+        rf"(?i){_START}bearer\s+(?P<tokens>[A-Z._~+/=-]*[0-9][\w.~+/=-]{{6,}}|[\w.~+/=-]{{16,}})",
+        rf"(?i){_START}basic\s+(?P<tokens>[A-Z0-9+/]{{8,}}={{1,2}})",
+        r"""(?i)authorization["']?\s*[:=]\s*["']?(?:basic|bearer|token)\s+(?P<tokens>[^\s"'\\,;]+)""",
         r"""\w:(?:\\?/){2}[^\s/:@"'\\]*:(?P<tokens>[^\s/"'\\]+)@""",
     ),
     "email": (_ESCAPE + r"?(?P<email>[\pL\pN._%+'-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)*\.\pL{2,})",),
     # The lengths and first digits of the networks; one pattern for each form, since one may hide another.
     "cards": (
-        _CARD.format(r"4\d{12}|4\d{15}|4\d{18}|(?:5\d|2[2-7]|35)\d{14}|3[47]\d{13}|3[0689]\d{12}|6\d{15,18}"),
-        _CARD.format(r"(?:[4-6]\d|2[2-7]|35)\d\d(?:[ -]\d{4}){3}"),
-        _CARD.format(r"[46]\d{3}(?:[ -]\d{4}){3}[ -]\d{3}"),
-        _CARD.format(r"3[47]\d\d[ -]\d{6}[ -]\d{5}|3[0689]\d\d[ -]\d{6}[ -]\d{4}"),
+        _CARD % r"4\d{12}|4\d{15}|4\d{18}|(?:5\d|2[2-7]|35)\d{14}|3[47]\d{13}|3[0689]\d{12}|6\d{15,18}",
+        _CARD % r"(?:[4-6]\d|2[2-7]|35)\d\d(?:[ -]\d{4}){3}",
+        _CARD % r"[46]\d{3}(?:[ -]\d{4}){3}[ -]\d{3}",
+        _CARD % r"3[47]\d\d[ -]\d{6}[ -]\d{5}|3[0689]\d\d[ -]\d{6}[ -]\d{4}",
     ),
 }
 # Of what JSON strings are joined by; and of bytes that are no text, which would break characters apart.

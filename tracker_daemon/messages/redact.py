@@ -49,10 +49,10 @@ def redact_malformed(message: Message, redactor: Redactor) -> None:
     try:
         json.loads(str(message.payload, "utf-8"), parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
-        message.payload = redactor.redact(message.payload)
-        plain = _unescaped(message.payload)
-        if redactor.finds(plain):
-            message.payload = redactor.redact(plain)
+        raw = redactor.redact(message.payload)
+        plain = _unescaped(raw)
+        kept = redactor.redact(plain)
+        message.payload = raw if kept == plain else kept
 
 
 def _redact_strings(payload: bytes, redactor: Redactor, names: frozenset[bytes]) -> bytes:
