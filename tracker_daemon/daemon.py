@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -23,11 +22,12 @@ from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
+from tracker_daemon.signals import Stop, heard
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from tracker_daemon.config import Settings
     from tracker_daemon.consumer import Client, Consumer
@@ -51,7 +51,7 @@ async def run(settings: Settings) -> int:
     # the usual rate took a tenth of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    with _signals(daemon.override) as stop:
+    with heard(daemon.override) as stop:
         async with (
             serving(settings.http, daemon.obstacles) as port,
             supervised(daemon.alive, daemon.obstacles) as stopping,
@@ -86,33 +86,6 @@ def _declare_series(settings: Settings) -> None:
         metrics.writer_retries.labels(kind)
     for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters"):
         metrics.rows_committed.labels(table)
-
-
-class Stop:
-    """What the signals ask for: the first to drain, the second to leave at once."""
-
-    def __init__(self) -> None:
-        """Nothing asked for yet."""
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-
-    def ask(self) -> None:
-        """Take one signal."""
-        (self.hurried if self.asked.is_set() else self.asked).set()
-
-
-@contextlib.contextmanager
-def _signals(override: Callable[[], None]) -> Iterator[Stop]:
-    stop = Stop()
-    loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGUSR1: override}
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
-    try:
-        yield stop
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)
 
 
 class Daemon:

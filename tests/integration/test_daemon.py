@@ -11,8 +11,9 @@ from tests.acceptance.stream import stream_on
 from tests.conftest import DIMENSIONS
 from tests.waiting import until
 from tracker_daemon.config import load
-from tracker_daemon.daemon import DRAINED, Daemon, Stop
+from tracker_daemon.daemon import DRAINED, Daemon
 from tracker_daemon.errors import ConnectionLost
+from tracker_daemon.signals import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
