@@ -89,6 +89,12 @@ class Buffer:
         return batch
 
 
+def most_rows(policy: BatchSettings, writers: int) -> int:
+    """How many messages are held at most: as many as a daemon asks the stream for."""
+    # A batch for each writer, and as much again waiting, so that no writer ever waits for the stream.
+    return 2 * (writers + 1) * policy.max_rows
+
+
 class BatchWriter:
     """Takes messages in and gives batches to its writers; each message is settled once, or handed back."""
 
@@ -99,8 +105,7 @@ class BatchWriter:
         self._buffer = Buffer(policy)
         self._writing: list[list[Delivery]] = []
         self._writing_bytes = 0
-        # A batch for each writer, and as much again waiting, so that no writer ever waits for the stream.
-        self._max_rows = 2 * (len(writes) + 1) * policy.max_rows
+        self._max_rows = most_rows(policy, len(writes))
         self._max_bytes = policy.max_buffered_bytes
         self._changed = asyncio.Event()
         self._closing = False

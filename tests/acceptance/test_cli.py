@@ -10,9 +10,10 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.acceptance.command import tracker
+from tests.acceptance.command import tracker, until
 from tests.factory import decision, outcome
 from tracker_daemon import __version__
+from tracker_daemon.doctor.postgres import BESIDE_WRITERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,17 +113,38 @@ async def test_check_finds_a_good_set_up_good_and_prints_no_secret(
         assert SECRET not in ended.out + ended.err
         assert password not in ended.out + ended.err
     assert "TRACKER_BATCH_MAX_ROWS" in human.out
-    assert "WRONG" not in human.out
+    assert "broken" not in human.out
     document = orjson.loads(machine.out)
     assert document["settings"]["TRACKER_POSTGRES_DSN"].startswith("postgresql://tracker:********@")
     assert document["settings"]["TRACKER_NATS_TOKEN"] == "********"
-    assert all(finding["ok"] for finding in document["findings"])
+    # The servers of tests do not wait for the disk: a warning, and no failure.
+    warned = [finding["part"] for finding in document["findings"] if finding["level"] != "ok"]
+    assert warned == ["durability"]
+    assert human.out.count("warning") == 1
     seen = {finding["part"]: finding["seen"] for finding in document["findings"]}
-    assert seen.keys() == {"postgres", "vector", "schema", "rights", "nats", "stream", "consumer"}
     assert stream.name in seen["stream"]
     assert await daemon.stop() == 0
     assert SECRET not in daemon.output()
     assert password not in daemon.output()
+
+
+async def test_a_daemon_holds_the_connections_that_check_reckons_with(
+    run: Run, settings: dict[str, str], stream: Stream, sql: asyncpg.Connection
+) -> None:
+    daemon = await run({**settings, "TRACKER_POSTGRES_WRITERS": "1"})
+    await daemon.ready()
+    await stream.publish(decision())
+    await stream.settled(1)
+
+    async def all_of_them() -> bool:
+        held = await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'tracker-daemon'"
+        )
+        return bool(held == 1 + BESIDE_WRITERS)
+
+    await until("it holds them all, and no more", all_of_them)
+    assert await daemon.stop() == 0
 
 
 async def test_check_finds_every_fault_of_a_set_up_and_ends_with_1(
@@ -135,10 +157,10 @@ async def test_check_finds_every_fault_of_a_set_up_and_ends_with_1(
         "TRACKER_NATS_SERVERS": f"nats://127.0.0.1:{taken_port}",
     }
     human = await tracker("check", settings=broken)
-    assert (human.code, human.out.count("WRONG")) == (1, 2)
+    assert (human.code, human.out.count("broken")) == (1, 2)
     machine = await tracker("check", "--json", settings=broken)
     assert machine.code == 1
-    wrong = {f["part"]: f["seen"] for f in orjson.loads(machine.out)["findings"] if not f["ok"]}
+    wrong = {f["part"]: f["seen"] for f in orjson.loads(machine.out)["findings"] if f["level"] == "broken"}
     assert "tracker-daemon migrate" in wrong["schema"]
     assert f"127.0.0.1:{taken_port}" in wrong["nats"]
     for ended in (human, machine):
@@ -307,7 +329,7 @@ async def test_check_names_the_stream_that_has_the_subjects_already(
     await stream.make()
     ended = await tracker("check", "--json", "--set", "nats.stream=ANOTHER", settings=settings)
     assert ended.code == 1
-    [wrong] = [f["seen"] for f in orjson.loads(ended.out)["findings"] if not f["ok"]]
+    [wrong] = [f["seen"] for f in orjson.loads(ended.out)["findings"] if f["level"] == "broken"]
     assert f"is captured by {stream.settings['TRACKER_NATS_STREAM']}" in wrong
 
 

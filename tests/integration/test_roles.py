@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
 from tests.waiting import until
-from tracker_daemon import doctor
 from tracker_daemon.config import load
+from tracker_daemon.doctor import postgres
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
@@ -282,8 +282,8 @@ async def rights(dsn: str, **more: str) -> tuple[bool, str]:
     """What `tracker-daemon check` finds of the role's rights."""
     environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
     settings = load(environ=environ | more)
-    [finding] = [finding async for finding in doctor._postgres(settings) if finding.part == "rights"]
-    return finding.ok, finding.seen
+    findings = [finding async for finding in postgres.look(settings) if finding.part == "rights"]
+    return findings[0].level == "ok", "; ".join(finding.seen for finding in findings)
 
 
 async def test_check_names_the_rights_that_the_vector_index_lacks(

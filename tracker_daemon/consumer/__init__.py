@@ -6,11 +6,19 @@ from tracker_daemon.consumer.connection import connect, disconnect, publish_sure
 from tracker_daemon.consumer.core import CoreConsumer
 from tracker_daemon.consumer.jetstream import JetStreamConsumer
 from tracker_daemon.consumer.reading import Standing, StreamReading, open_reading
-from tracker_daemon.consumer.stream import consumer_risks, missing_subjects
+from tracker_daemon.consumer.stream import (
+    DUPLICATE_WINDOW_SECONDS,
+    consumer_losses,
+    consumer_refusals,
+    consumer_risks,
+    missing_subjects,
+    subjects,
+)
 
 Consumer = JetStreamConsumer | CoreConsumer
 
 __all__ = [
+    "DUPLICATE_WINDOW_SECONDS",
     "Client",
     "Consumer",
     "CoreConsumer",
@@ -18,9 +26,12 @@ __all__ = [
     "Standing",
     "StreamReading",
     "connect",
+    "consumer_losses",
+    "consumer_refusals",
     "consumer_risks",
     "disconnect",
     "missing_subjects",
     "open_reading",
     "publish_surely",
+    "subjects",
 ]

@@ -20,6 +20,8 @@ from nats.js.errors import BadRequestError, NotFoundError
 from tracker_daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nats.js import JetStreamContext
 
     from tracker_daemon.config import NatsSettings
@@ -125,33 +127,41 @@ async def ensure_consumer(js: JetStreamContext, settings: NatsSettings) -> Consu
             ),
         )
         log.info("durable consumer made", stream=settings.stream, durable=settings.durable)
-    for risk in consumer_risks(info.config):
+    for risk in (*consumer_losses(info.config), *consumer_risks(info.config)):
         log.warning("the durable consumer is not safe", durable=settings.durable, risk=risk)
-    if missing := _unfiltered(info.config, settings):
-        raise Misconfigured(
-            f"the durable consumer {settings.durable} does not deliver {missing}: add it to its filter, "
-            "or name another consumer in TRACKER_NATS_DURABLE"
-        )
-    if info.config.headers_only:
-        raise Misconfigured(f"the durable consumer {settings.durable} delivers headers only: turn that off")
-    if info.config.deliver_subject:
-        raise Misconfigured(
-            f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"
-        )
+    for refusal in consumer_refusals(info.config, settings):
+        raise Misconfigured(refusal)
     return info
 
 
-def consumer_risks(config: ConsumerConfig) -> list[str]:
-    """What in an operator's consumer would lose messages or hold them up, a sentence each."""
-    risks = []
+def consumer_refusals(config: ConsumerConfig, settings: NatsSettings) -> Iterator[str]:
+    """Why a daemon will not take messages from an operator's consumer, a sentence each."""
+    if missing := _unfiltered(config, settings):
+        yield (
+            f"the durable consumer {settings.durable} does not deliver {missing}: add it to its filter, "
+            "or name another consumer in TRACKER_NATS_DURABLE"
+        )
+    if config.headers_only:
+        yield f"the durable consumer {settings.durable} delivers headers only: turn that off"
+    if config.deliver_subject:
+        yield f"the consumer {settings.durable} is a push consumer: name another in TRACKER_NATS_DURABLE"
+
+
+def consumer_losses(config: ConsumerConfig) -> Iterator[str]:
+    """What in an operator's consumer would lose messages, a sentence each."""
     if config.ack_policy != AckPolicy.EXPLICIT:
-        risks.append("its ack policy is not explicit: messages can be lost in a crash")
+        yield "its ack policy is not explicit, so messages can be lost in a crash: make it anew with explicit"
     if config.max_deliver is not None and config.max_deliver > 0:
-        risks.append(
-            f"max_deliver is {config.max_deliver}: an outage longer than that many deliveries loses messages"
+        yield (
+            f"max_deliver is {config.max_deliver}, and an outage longer than that many deliveries loses "
+            "messages: set it to -1"
         )
+
+
+def consumer_risks(config: ConsumerConfig) -> Iterator[str]:
+    """What in an operator's consumer would bring messages more often than needed, a sentence each."""
     if config.ack_wait is not None and config.ack_wait < ACK_WAIT_SECONDS / 2:
-        risks.append(
-            f"ack_wait is {config.ack_wait:g} s: messages are delivered again while they are being written"
+        yield (
+            f"ack_wait is {config.ack_wait:g} s, and messages are delivered again while they are being "
+            f"written: set it to {ACK_WAIT_SECONDS} s"
         )
-    return risks

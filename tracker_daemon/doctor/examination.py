@@ -1,0 +1,47 @@
+"""The round: PostgreSQL, then NATS; neither one's trouble hides the other's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+
+from tracker_daemon.doctor import jetstream, postgres
+from tracker_daemon.doctor.finding import Finding
+from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tracker_daemon.config import Settings
+
+TIMEOUT_SECONDS: Final = 20
+"""Each side may take so long."""
+
+_ADDRESSES = {"postgres": "TRACKER_POSTGRES_DSN", "nats": "TRACKER_NATS_SERVERS"}
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at PostgreSQL and NATS and return everything found; an outage is a finding, not an error."""
+    return [
+        finding
+        for part, look in (("postgres", postgres.look(settings)), ("nats", jetstream.look(settings)))
+        async for finding in _bounded(part, look)
+    ]
+
+
+async def _bounded(part: str, look: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    """Pass findings on; the error that ends them is the last one."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            async for finding in look:
+                yield finding
+    except Misconfigured as error:
+        yield Finding(part, "broken", str(error))
+    except Unavailable as error:
+        yield Finding(part, "broken", f"{error}; start it, or change {_ADDRESSES[part]}")
+    except (TrackerError, nats.errors.Error) as error:
+        yield Finding(part, "broken", str(error) or type(error).__name__)
+    except TimeoutError:
+        yield Finding(part, "broken", f"no answer within {TIMEOUT_SECONDS} s")
