@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -469,3 +470,19 @@ async def test_a_server_that_waits_for_the_disk_has_no_trouble(
         findings = await look(server.dsn())
     assert_only(findings, "tables", "warning", "autovacuum is off on the whole server")
     assert {finding.part: finding.level for finding in findings}["durability"] == "ok"
+
+
+class Standby(PostgresServer):
+    """A server that only repeats what a primary would tell it, and that has none."""
+
+    ready_line = "database system is ready to accept read-only connections"
+
+
+async def test_a_replica_is_broken(data_dir: Path) -> None:
+    with PostgresServer(data_dir) as server:
+        await migrate(server.dsn(), DIMENSIONS)
+    signal, owner = data_dir / "data" / "standby.signal", (data_dir / "data").stat()
+    signal.touch()
+    os.chown(signal, owner.st_uid, owner.st_gid)
+    with Standby(data_dir) as server:
+        assert_only(await look(server.dsn()), "durability", "broken", "replica", "TRACKER_POSTGRES_DSN")

@@ -62,7 +62,7 @@ def _throttles(info: ConsumerInfo, settings: Settings, edit: str) -> Iterator[st
     if 0 < limit < credit:
         yield (
             f"max_ack_pending is {limit}, and a daemon that has room for {credit} messages waits in between: "
-            f"{edit} --max-pending={settings.nats.max_ack_pending}"
+            f"{edit} --max-pending={max(credit, settings.nats.max_ack_pending)}"
         )
     if 0 < limit <= (info.num_ack_pending or 0):
         yield (
