@@ -105,7 +105,7 @@ async def test_killed_it_goes_on_and_a_daemon_works_on_what_it_leaves(
     verified = await tracker("verify", settings=settings)
     assert (verified.code, verified.err) == (0, "")
     checked = await tracker("check", "--json", settings=settings)
-    assert all(finding["ok"] for finding in orjson.loads(checked.out)["findings"])
+    assert all(finding["level"] != "broken" for finding in orjson.loads(checked.out)["findings"])
     assert await daemon.stop() == 0
 
 
@@ -140,6 +140,6 @@ async def test_check_names_what_the_table_of_sessions_requires(
     wrong = {
         finding["part"]: finding["seen"]
         for finding in orjson.loads(ended.out)["findings"]
-        if not finding["ok"]
+        if finding["level"] == "broken"
     }
     assert "ALTER COLUMN desk SET DEFAULT" in wrong["sessions"]

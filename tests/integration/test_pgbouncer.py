@@ -15,8 +15,9 @@ from tests.conftest import DIMENSIONS
 from tests.embeddings import waiting
 from tests.factory import decision, deliver, outcome
 from tests.waiting import until_metric
-from tracker_daemon import doctor, metrics
+from tracker_daemon import metrics
 from tracker_daemon.config import load
+from tracker_daemon.doctor import Finding, examination, postgres
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured, Unavailable
 from tracker_daemon.lease import Lease
@@ -145,21 +146,21 @@ async def test_prepared_statements_are_fine_in_session_mode(pooled: str) -> None
     await check_statements(pooled)
 
 
-async def found(dsn: str, **given: str) -> list[doctor.Finding]:
+async def found(dsn: str, **given: str) -> list[Finding]:
     """What `tracker-daemon check` finds about PostgreSQL."""
     environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS), **given}
-    looked_at = doctor._postgres(load(environ=environ))
-    return [finding async for finding in doctor._bounded("postgres", looked_at)]
+    looked_at = postgres.look(load(environ=environ))
+    return [finding async for finding in examination._bounded("postgres", looked_at)]
 
 
 @in_transaction_mode
 async def test_check_names_the_setting_that_transaction_mode_needs(pooled: str) -> None:
     [finding] = await found(pooled)
-    assert not finding.ok
+    assert finding.level == "broken"
     assert "behind PgBouncer in transaction mode set TRACKER_POSTGRES_STATEMENT_CACHE=off" in finding.seen
     async with crowd(pooled):
         findings = await found(pooled, TRACKER_POSTGRES_STATEMENT_CACHE="off")
-    assert all(finding.ok for finding in findings)
+    assert all(finding.level != "broken" for finding in findings)
 
 
 @in_session_mode
@@ -194,7 +195,7 @@ async def test_what_tls_to_postgresql_fails_for_is_said(
     if case == "another password":
         url = url.replace(bouncer.users["tracker"], "wr0ng")
     [finding] = await found(url)
-    assert not finding.ok
+    assert finding.level == "broken"
     assert words in finding.seen
     assert "_ssl.c" not in finding.seen
     assert finding.seen.count(bouncer.users["tracker"]) == 0
@@ -221,7 +222,7 @@ async def test_a_server_that_demands_a_certificate_is_shown_one(
     bouncer.start()
     pooled = bouncer.dsn(urlsplit(dsn).path[1:], query=f"sslmode=verify-full&sslrootcert={authority.file}")
     ours, theirs = authority.issue("a.example.org"), Authority(tmp_path / "other").issue("b.example.org")
-    assert all(finding.ok for finding in await found(f"{pooled}&sslcert={ours}&sslkey={ours}"))
+    assert all(finding.level != "broken" for finding in await found(f"{pooled}&sslcert={ours}&sslkey={ours}"))
     for own in ("", f"&sslcert={theirs}&sslkey={theirs}"):
         [finding] = await found(pooled + own)
         assert "sslcert of the DSN" in finding.seen

@@ -8,9 +8,9 @@ import pytest
 
 from tests.certificates import Authority
 from tests.waiting import until
-from tracker_daemon import doctor
 from tracker_daemon.config import load
 from tracker_daemon.consumer import connect, disconnect
+from tracker_daemon.doctor import examination, jetstream
 from tracker_daemon.embedded import NatsServer
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def settings(url: str, authority: Authority | None = None, own: Path | None = No
 
 async def found(settings: Mapping[str, str]) -> tuple[bool, str]:
     """The first thing that `tracker-daemon check` finds about NATS: whether it is well, and its words."""
-    looked_at = doctor._nats(load(environ=settings).nats)
-    [finding, *_] = [finding async for finding in doctor._bounded("nats", looked_at)]
-    return finding.ok, finding.seen
+    looked_at = jetstream.look(load(environ=settings))
+    [finding, *_] = [finding async for finding in examination._bounded("nats", looked_at)]
+    return finding.level == "ok", finding.seen
 
 
 async def test_a_server_that_shows_a_certificate_of_the_named_authority_is_reached(

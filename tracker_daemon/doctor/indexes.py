@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 _TABLE = re.compile(r"^CREATE TABLE (?:IF NOT EXISTS )?(\w+) \(\n(.*?)\n\);", re.MULTILINE | re.DOTALL)
 _KEY_OF_A_COLUMN = re.compile(r"^ *(\w+) .*\bPRIMARY KEY\b", re.MULTILINE)
 _KEY = re.compile(r"^ *(PRIMARY KEY|UNIQUE) (\(.*\))", re.MULTILINE)
-_INDEX = re.compile(r"^CREATE (UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+ ON (\w+)(?: USING \w+)? (\([^()]*\))[^;]*);", re.MULTILINE)
+_INDEX = re.compile(
+    r"^CREATE (UNIQUE )?INDEX (?:IF NOT EXISTS )?(\w+ ON (\w+)(?: USING \w+)? (\([^()]*\))[^;]*);",
+    re.MULTILINE,
+)
 
 # Keys as `Index.columns` has them. One that is being built is not valid yet, and nobody's trouble.
 _PRESENT = """
