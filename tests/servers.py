@@ -45,8 +45,9 @@ class Away:
     def _signal(self, number: signal.Signals) -> None:
         for pid in self._server.pids:
             os.kill(pid, number)
-            # The threads of a process that is to be stopped go on until each of them is told.
-            while number == signal.SIGSTOP and _state(pid) != "T":
+            # The threads of a process that is to be stopped go on until each of them is told; one that has
+            # ended (Z) stays as it is while its parent is stopped.
+            while number == signal.SIGSTOP and _state(pid) not in {"T", "Z"}:
                 time.sleep(0.001)
 
 
