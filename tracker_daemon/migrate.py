@@ -114,18 +114,22 @@ async def locked(dsn: str) -> AsyncIterator[None]:
 
     A session's lock would stay with PgBouncer's connection, in transaction mode, when the session is over.
     """
+    waiting = False
     async with connected(dsn, statement_cache=False) as connection:
         with translated():
-            async with connection.transaction():
-                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-                # Polled: CREATE INDEX CONCURRENTLY deadlocks with who waits inside pg_advisory_xact_lock.
-                waiting = False
-                while not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
-                    if not waiting:
-                        log.info("another process migrates this database, waiting")
-                    waiting = True
-                    await asyncio.sleep(LOCK_POLL_SECONDS)
-                yield
+            # Polled, each time in a transaction that ends: CREATE INDEX CONCURRENTLY waits for every snapshot
+            # that is older, those of others that wait for this lock too.
+            while True:
+                async with connection.transaction():
+                    if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK_KEY):
+                        # A simple query: it ends the one before, whose snapshot would be waited for too.
+                        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                        yield
+                        return
+                if not waiting:
+                    log.info("another process migrates this database, waiting")
+                waiting = True
+                await asyncio.sleep(LOCK_POLL_SECONDS)
 
 
 async def make_history(connection: Connection) -> None:

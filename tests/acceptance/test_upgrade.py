@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 
 import tracker_daemon
-from tests.acceptance.command import tracker, until
+from tests.acceptance.command import PATIENCE_SECONDS, tracker, until
 from tests.factory import decision
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ class Newer:
             (folder / "tracker_daemon" / "schemas" / "sql" / f"{name}.sql").write_text(script)
         self._log = folder / "log"
 
-    async def migrate(self, settings: Mapping[str, str]) -> asyncio.subprocess.Process:
+    @contextlib.asynccontextmanager
+    async def migrating(self, settings: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The process, which does not outlive the block."""
         with self._log.open("wb") as log:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "tracker_daemon",
@@ -55,6 +58,17 @@ class Newer:
                 stdout=log,
                 stderr=log,
             )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def migrate(self, settings: Mapping[str, str]) -> int:
+        """Migrate, and return the exit code."""
+        async with self.migrating(settings) as process, asyncio.timeout(PATIENCE_SECONDS):
+            return await process.wait()
 
     def said(self) -> str:
         return self._log.read_text()
@@ -110,17 +124,18 @@ async def test_a_migration_under_load_waits_for_a_long_reader_and_nobody_waits_f
         await until(f"{ROWS} more decisions are stored", enough)
 
     await more_rows()
-    migrating = await newer.migrate(settings)
+    async with newer.migrating(settings) as migrating:
 
-    async def waits() -> bool:
-        assert migrating.returncode is None, newer.said()
-        return "a table is in use" in newer.said()
+        async def waits() -> bool:
+            assert migrating.returncode is None, newer.said()
+            return "a table is in use" in newer.said()
 
-    await until("the migration waits for the reader", waits)
-    await more_rows()
-    assert migrating.returncode is None
-    await reader.execute("COMMIT")
-    assert await migrating.wait() == 0, newer.said()
+        await until("the migration waits for the reader", waits)
+        await more_rows()
+        assert migrating.returncode is None
+        await reader.execute("COMMIT")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await migrating.wait() == 0, newer.said()
     assert "applied 998_desk\napplied 999_model\n" in newer.said()
     await more_rows()
     published = await load.stop()
@@ -138,7 +153,7 @@ async def test_after_a_breaking_migration_this_version_does_not_start(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
     newer = Newer(tmp_path / "newer", BREAKING)
-    assert await (await newer.migrate(settings)).wait() == 0, newer.said()
+    assert await newer.migrate(settings) == 0, newer.said()
     for command in ("run", "migrate"):
         ended = await tracker(command, settings=settings)
         assert ended.code == 2
