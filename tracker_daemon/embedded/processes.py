@@ -8,6 +8,7 @@ import select
 import signal
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,13 +40,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 def family(pid: int) -> list[int]:
-    """Return `pid` and the process ids of its children; neither server has grandchildren."""
-    family = [pid]
+    """Return `pid` and the process ids of all that descend from it, parents first."""
+    children: dict[int, list[int]] = defaultdict(list)
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
-            _, _, after_name = file.read_text(errors="replace").rpartition(")")
-            if int(after_name.split()[1]) == pid:
-                family.append(int(file.parent.name))
+            children[int(_after_name(file)[1])].append(int(file.parent.name))
+    family = [pid]
+    for member in family:
+        family += children[member]
     return family
 
 
@@ -57,9 +59,27 @@ def shut_down(pid: int) -> None:
 
 
 def kill(pid: int) -> None:
-    """Kill the server and its children; frozen first, it makes no more of them."""
-    _signal([pid], signal.SIGSTOP)
-    _signal(family(pid), signal.SIGKILL, within=_KILL_SECONDS)
+    """Kill the server and all that descends from it; frozen first, they make no more of them."""
+    frozen: set[int] = set()
+    while fresh := set(family(pid)) - frozen:
+        _signal(fresh, signal.SIGSTOP)
+        for member in fresh:
+            _wait_until_frozen(member)
+        frozen |= fresh
+    _signal(frozen, signal.SIGKILL, within=_KILL_SECONDS)
+
+
+def _wait_until_frozen(pid: int) -> None:
+    # A signal is heard a moment after it was sent, and a process can have a child in that moment.
+    deadline = time.monotonic() + _KILL_SECONDS
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+        while _after_name(Path(f"/proc/{pid}/stat"))[0] not in "TtZX" and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def _after_name(stat: Path) -> list[str]:
+    """What the kernel says of a process after its name, which may hold anything: state and parent first."""
+    return stat.read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _signal(pids: Iterable[int], number: signal.Signals, within: float = 0.0) -> bool:
