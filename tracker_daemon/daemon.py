@@ -29,6 +29,7 @@ from tracker_daemon.systemd import supervised
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from tracker_daemon.chore import Chore
     from tracker_daemon.config import Settings
     from tracker_daemon.consumer import Client, Consumer
     from tracker_daemon.messages import Record
@@ -100,7 +101,7 @@ class Daemon:
         self._stores = [Store(dsn, *self._drifts, statement_cache=cache) for _ in writers]
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
-        self._beside: list[Poll | EmbeddingIndex | ScoreWatch | Retention] = [
+        self._beside: list[Poll | Chore] = [
             self._poll,
             EmbeddingIndex(dsn, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),

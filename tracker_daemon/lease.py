@@ -39,14 +39,18 @@ class Lease:
         """Nothing is taken yet; the holder is this object. `name` is one of the code's, a plain word."""
         self._name = name
         self._holder = uuid4()
+        self.held = False
+        """Whether it was ours when last asked for."""
 
     async def take(self, connection: Connection) -> bool:
         """Take the lease, or prolong it, and return whether it is ours for `SECONDS` from now on."""
         statement = _TAKE.format(name=self._name, holder=self._holder, seconds=SECONDS)
         with translated():
-            return await connection.execute(statement) == "INSERT 0 1"
+            self.held = await connection.execute(statement) == "INSERT 0 1"
+        return self.held
 
     async def give_back(self, connection: Connection) -> None:
         """Let the next one take it at once; a lease that is another's by now stays as it is."""
+        self.held = False
         with translated():
             await connection.execute(_GIVE_BACK.format(name=self._name, holder=self._holder))

@@ -73,13 +73,13 @@ async def test_an_index_that_cannot_be_kept_is_said_once_and_holds_nothing_up(
     await stream.publish(*payloads.values())
     await stream.publish(*(outcome(id_, pnl=1) for id_ in payloads), subject=stream.outcomes)
     await stream.settled(60)
-    await daemon.said("warning", "the vector index is not kept", "llm_embedding_index")
+    await daemon.said("warning", "a chore fails", "embedding_index", "llm_embedding_index")
     assert await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE outcome = 'SUCCESS'") == 30
     assert await daemon.obstacles() == {}
     await counts(daemon, 30)
     await sql.execute("ALTER TABLE gone RENAME TO llm_embedding_index")
-    await daemon.said("info", "the vector index is kept again")
+    await daemon.said("info", "a chore is done again", "embedding_index")
     await counts(daemon, 0)
     assert (await indexed(sql)).keys() == payloads.keys()
-    assert sum("vector index" in line["event"] for line in daemon.lines()) == 2
+    assert sum(line.get("chore") == "embedding_index" for line in daemon.lines()) == 2
     assert await daemon.stop() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -13,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.chaos.proxy import PostgresProxy
+from tests.chores import running
 from tests.conftest import DIMENSIONS
 from tests.embeddings import indexed, queue, store, waiting
 from tests.factory import decision, deliver, outcome
@@ -35,22 +35,9 @@ if TYPE_CHECKING:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it look and count without a pause."""
-    for pause in ("LOOK_SECONDS", "COUNT_SECONDS", "RETRY_CAP_SECONDS"):
+    for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(f"tracker_daemon.embeddings.index.{pause}", 0.02)
-
-
-@contextlib.asynccontextmanager
-async def running(*indexes: EmbeddingIndex) -> AsyncIterator[None]:
-    """Let them run for the length of a block."""
-    tasks = [asyncio.create_task(index.run()) for index in indexes]
-    try:
-        yield
-        assert not any(task.done() for task in tasks)
-    finally:
-        for index, task in zip(indexes, tasks, strict=True):
-            index.abort()
-            task.cancel()
-        await asyncio.wait(tasks)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
 
 
 def some(count: int) -> list[list[float]]:
@@ -111,9 +98,9 @@ async def test_a_step_takes_the_lease_and_gives_it_back_once_there_is_no_more(
 ) -> None:
     await store(sql, *some(FIRST_ROWS + 1))
     index, other = EmbeddingIndex(dsn), Lease("embedding_index")
-    assert await index._look() < LOOK_SECONDS
+    assert await index.look() < LOOK_SECONDS
     assert not await other.take(sql)
-    assert await index._look() == LOOK_SECONDS
+    assert await index.look() == LOOK_SECONDS
     assert await other.take(sql)
     await index._close()
 
@@ -138,9 +125,9 @@ async def test_the_lease_of_one_that_ends_in_the_middle_is_free(dsn: str, sql: a
     """A restart need not wait for it to expire."""
     await store(sql, *some(FIRST_ROWS))
     index = EmbeddingIndex(dsn)
-    await index._look()
+    await index.look()
     assert not await Lease("embedding_index").take(sql)
-    await index._leave()
+    await index.leave()
     assert await Lease("embedding_index").take(sql)
 
 
@@ -170,11 +157,11 @@ async def test_two_that_have_the_same_ids_in_hand_neither_lose_nor_double_one(
     indexes = EmbeddingIndex(dsn), EmbeddingIndex(dsn)
     async with sql.transaction():
         await sql.execute("LOCK TABLE llm_embedding_index IN EXCLUSIVE MODE")
-        looks = [asyncio.create_task(index._look()) for index in indexes]
+        looks = [asyncio.create_task(index.look()) for index in indexes]
         await until(lambda: blocked(sql, 2))
     await asyncio.gather(*looks)
     for index in indexes:
-        await index._leave()
+        await index.leave()
     assert await waiting(sql) == 0
     assert await indexed(sql) == dict(zip(ids, map(signs, embeddings), strict=True))
 
@@ -228,9 +215,9 @@ async def test_an_outage_is_waited_out_and_said_once(
                 await until(lambda: nothing_waits(sql))
                 assert (await indexed(sql)).keys() == set(ids)
             await until(lambda: len(lines) > 1)
-    assert [(line["log_level"], line["event"]) for line in lines] == [
-        ("warning", "the vector index is not kept, trying again and again"),
-        ("info", "the vector index is kept again"),
+    assert [(line["log_level"], line["event"], line["chore"]) for line in lines] == [
+        ("warning", "a chore fails, trying again and again", "embedding_index"),
+        ("info", "a chore is done again", "embedding_index"),
     ]
 
 
@@ -301,7 +288,7 @@ async def test_after_a_slow_step_it_rests_three_times_as_long_and_takes_fewer_ro
     )
     await store(sql, *some(FIRST_ROWS))
     index = EmbeddingIndex(dsn)
-    assert await index._look() >= 0.9
+    assert await index.look() >= 0.9
     assert index._rows == FIRST_ROWS // 2
     await index._close()
 
@@ -330,7 +317,7 @@ async def test_it_needs_no_session_of_its_own(dsn: str, sql: asyncpg.Connection)
     ids = await store(sql, *some(FIRST_ROWS * 3))
     index = EmbeddingIndex(dsn, statement_cache=False)
     while await waiting(sql):
-        await index._look()
+        await index.look()
         assert index._connection is not None
         assert await index._connection.fetch("SELECT * FROM pg_prepared_statements") == []
         await index._close()

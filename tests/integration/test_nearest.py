@@ -33,8 +33,8 @@ async def index_all(dsn: str) -> None:
     index = EmbeddingIndex(dsn)
     async with connected(dsn) as sql:
         while await waiting(sql):
-            await index._look()
-    await index._leave()
+            await index.look()
+    await index.leave()
 
 
 def distance(one: Sequence[float], other: Sequence[float]) -> float:

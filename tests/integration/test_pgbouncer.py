@@ -95,12 +95,12 @@ async def test_the_vector_index_its_lease_and_what_is_nearest(pooled: str, sql: 
     async with crowd(pooled), connected(pooled, statement_cache=False) as connection:
         await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3])))
         assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
-        await index._look()
+        await index.look()
         assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
         assert [await mine.take(connection), await theirs.take(connection)] == [True, False]
         await mine.give_back(connection)
         assert await theirs.take(connection)
-    await index._leave()
+    await index.leave()
     await store.close()
     assert await waiting(sql) == 0
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_index") == 1

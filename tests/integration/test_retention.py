@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from tests.chores import running
 from tests.factory import days_ago, decision, deliver, outcome
 from tests.waiting import until
 from tracker_daemon import metrics
@@ -39,22 +40,10 @@ async def store(dsn: str) -> AsyncIterator[Store]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let rounds follow each other, and failures too, without a pause."""
-    for pause in ("ROUND_SECONDS", "LOOK_SECONDS", "RETRY_CAP_SECONDS"):
+    for pause in ("ROUND_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(f"tracker_daemon.retention.upkeep.{pause}", 0.02)
-
-
-@contextlib.asynccontextmanager
-async def running(*retentions: Retention) -> AsyncIterator[None]:
-    """Let them run for the length of a block."""
-    tasks = [asyncio.create_task(retention.run()) for retention in retentions]
-    try:
-        yield
-        assert not any(task.done() for task in tasks)
-    finally:
-        for retention, task in zip(retentions, tasks, strict=True):
-            retention.abort()
-            task.cancel()
-        await asyncio.wait(tasks)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
+    monkeypatch.setattr("tracker_daemon.chore.KEEP_SECONDS", 0)
 
 
 def retention(dsn: str) -> Retention:
@@ -82,13 +71,13 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
     time = days_ago(days)
     index = EmbeddingIndex(dsn)
     for half in (decisions // 2, decisions - decisions // 2):
-        await index._look()
+        await index.look()
         ids = [str(uuid4()) for _ in range(half)]
         new = [decision(id=id_, timestamp=time, prompt_embedding=[1, 2, 3]) for id_ in ids]
         new += [outcome(id_, timestamp=time, pnl=1) for id_ in ids]
         new += [outcome(id_, timestamp=days_ago(0), pnl=2) for id_ in ids]
         assert set(await store.write(deliver(*new))) == {"stored"}
-    await index._leave()
+    await index.leave()
     await store.write(deliver(outcome(uuid4(), timestamp=time), b"replayed", b"never replayed"))
     after = await rows(sql)
     new_rows = {table: after[table] - before[table] for table in TABLES}
@@ -362,7 +351,7 @@ async def test_what_keeps_it_from_pruning_is_said_once(
             await sql.execute("ALTER TABLE gone RENAME TO llm_embedding_index")
             await until(lambda: metric("llm_decisions") == before + 1)
             await rounds(subject, 2)
-    assert [(line["log_level"], line["event"].split(",")[0]) for line in logs] == [
-        ("warning", "old rows are not pruned"),
-        ("info", "old rows are pruned again"),
+    assert [(line["log_level"], line["chore"]) for line in logs] == [
+        ("warning", "retention"),
+        ("info", "retention"),
     ]

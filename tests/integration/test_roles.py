@@ -95,12 +95,12 @@ async def works(dsn: str) -> bool:
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
                 for change, _ in await waiting_changes(connection):
                     await mark_published(connection, change)
-            await index._look()
+            await index.look()
             near = await nearest(connection, [1, 2, 3], 10)
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
         return False
     finally:
-        await index._leave()
+        await index.leave()
     assert id_ in {neighbour.id for neighbour in near}
     return results == ["stored", "stored", "dead_letter", *["duplicate"] * 3]
 
@@ -228,10 +228,13 @@ async def fill(sql: asyncpg.Connection) -> None:
 async def prunes(dsn: str, sql: asyncpg.Connection) -> bool:
     """Have the role prune; False where a right is missing."""
     await fill(sql)
+    retention = Retention(dsn, 30, unreplayed=False)
     try:
-        assert await Retention(dsn, 30, unreplayed=False)._round()
+        await retention.look()
     except Misconfigured:
         return False
+    finally:
+        await retention.leave()
     return not await sql.fetchval("SELECT count(*) FROM llm_decisions")
 
 
@@ -258,14 +261,14 @@ async def test_with_the_second_file_the_role_suffices_for_pruning_and_no_right_i
 async def test_without_the_right_to_delete_it_says_so_once_and_rows_are_stored(
     writer: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker_daemon.retention.upkeep.RETRY_CAP_SECONDS", 0.02)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
     await fill(sql)
     retention = Retention(writer, 30, unreplayed=False)
     with capture_logs() as logs:
         pruning = asyncio.create_task(retention.run())
         await until(lambda: logs)
         assert "permission denied for table tracker_retention" in logs[0]["reason"]
-        assert "deploy/postgres/retention.sql" in logs[0]["event"]
+        assert "deploy/postgres/retention.sql" in logs[0]["reason"]
         assert await works(writer)
         await sql.execute(RETENTION.read_text("utf-8"))
         await until(
@@ -330,8 +333,8 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
     id_ = uuid4()
     store, index = Store(dsn), EmbeddingIndex(dsn)
     await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3]), outcome(id_), b"bad"))
-    await index._look()
-    await index._leave()
+    await index.look()
+    await index.leave()
     await store.close()
     await check_schema(reader, DIMENSIONS)
     async with connected(reader) as connection:

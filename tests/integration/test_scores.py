@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import random
 import statistics
@@ -16,6 +14,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from tests.chores import running
 from tests.servers import Away
 from tests.waiting import until
 from tracker_daemon import metrics
@@ -41,8 +40,9 @@ FLOOR = AlertSettings(success_floor=0.4)
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it look without a pause."""
-    for pause in ("LOOK_SECONDS", "SCORE_SECONDS", "RETRY_CAP_SECONDS"):
+    for pause in ("LOOK_SECONDS", "SCORE_SECONDS"):
         monkeypatch.setattr(f"tracker_daemon.scores.watch.{pause}", 0.02)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
     monkeypatch.setattr("tracker_daemon.scores.watch.MAX_SHARE", 1)
 
 
@@ -96,20 +96,6 @@ async def publish(nats_server: NatsServer) -> AsyncIterator[Publish]:
     client = await connect(NatsSettings(servers=(nats_server.url,)), lambda _: None)
     yield functools.partial(publish_surely, client, SUBJECT)
     await disconnect(client)
-
-
-@contextlib.asynccontextmanager
-async def running(*watches: ScoreWatch) -> AsyncIterator[None]:
-    """Let them run for the length of a block."""
-    tasks = [asyncio.create_task(watch.run()) for watch in watches]
-    try:
-        yield
-        assert not any(task.done() for task in tasks)
-    finally:
-        for watch, task in zip(watches, tasks, strict=True):
-            watch.abort()
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 async def test_scores_are_what_plain_python_makes_of_the_rows(sql: asyncpg.Connection) -> None:
