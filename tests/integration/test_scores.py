@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import nats
 import orjson
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from tests.chores import running
@@ -21,6 +23,7 @@ from tracker_daemon import metrics
 from tracker_daemon.config import AlertSettings, NatsSettings
 from tracker_daemon.consumer import connect, disconnect, publish_surely
 from tracker_daemon.scores import ScoreWatch, score
+from tracker_daemon.scores.changes import record_changes, waiting_changes
 from tracker_daemon.scores.score import Score, read_scores
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ async def test_scores_are_what_plain_python_makes_of_the_rows(sql: asyncpg.Conne
     chance = random.Random(11)  # noqa: S311 - a test's data
     for agent in ("momentum", "risk", "\u00fcber"):
         for model in ("gpt-x", "gpt-y"):
-            for _ in range(40):
+            for _ in range(80):
                 await decide(
                     sql,
                     chance.choice(["SUCCESS", "FAILURE", "PENDING", None]),
@@ -131,6 +134,73 @@ async def test_scores_are_what_plain_python_makes_of_the_rows(sql: asyncpg.Conne
         assert got.latency == pytest.approx(twentieths[-1] / 1000)
 
 
+async def test_outcomes_that_come_late_count_for_an_agent_that_decides_often(
+    sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its latest decisions are open still, so those before them are looked at; but not any number back."""
+    monkeypatch.setattr(score, "SAMPLE", 30)
+    monkeypatch.setattr(score, "REACH", 80)
+    monkeypatch.setattr(score, "LEAST", 1)
+    await decide(sql, *["SUCCESS"] * 90, *["FAILURE"] * 20, *["PENDING", None] * 25, latency_ms=100)
+    await decide(sql, *["SUCCESS"] * 9, *[None] * 80, agent_name="later still", model="gpt-z")
+    found = await scores(sql)
+    momentum = found["agent", "momentum"]
+    assert (momentum.successes, momentum.failures) == (10, 20)
+    assert found["agent", "later still"].resolved == found["model", "gpt-z"].resolved == 0
+
+
+async def test_means_and_percentiles_of_a_few_are_not_shown(sql: asyncpg.Connection) -> None:
+    """A jump against yesterday would only be that of chance."""
+    told = {"confidence": Decimal("0.5"), "latency_ms": 200}
+    await decide(sql, *["SUCCESS"] * 19, **told)
+    few = (await scores(sql))["agent", "momentum"]
+    assert (few.successes, few.brier, few.latency, few.cost) == (19, None, None, None)
+    await decide(sql, "SUCCESS", **told)
+    enough = (await scores(sql))["agent", "momentum"]
+    assert (enough.successes, enough.brier, enough.latency, enough.cost) == (20, 0.25, 0.2, 0.5)
+
+
+async def test_decisions_of_no_model_are_their_agents_alone(sql: asyncpg.Connection) -> None:
+    """A table that was adopted may have them; an alert about nobody could not be kept."""
+    await sql.execute("ALTER TABLE llm_decisions ALTER model DROP NOT NULL")
+    await decide(sql, *["FAILURE"] * 30, model=None)
+    found = await scores(sql)
+    assert {name: score.failures for name, score in found.items()} == {("agent", "momentum"): 30}
+    await record_changes(sql, [*found.values()], 0.4)
+    assert len(await waiting_changes(sql)) == 1
+
+
+async def test_an_agent_and_a_model_of_one_name_are_told_apart(sql: asyncpg.Connection) -> None:
+    bad, good = (0, 30), (30, 0)
+    for agent, model in ((bad, good), (good, bad), (good, good)):
+        await record_changes(sql, [Score("agent", "alpha", *agent), Score("model", "alpha", *model)], 0.4)
+    told = [orjson.loads(body) for _, body in await waiting_changes(sql)]
+    assert [(event["state"], "agent" in event, "model" in event) for event in told] == [
+        ("raised", True, False),
+        ("cleared", True, False),
+        ("raised", False, True),
+        ("cleared", False, True),
+    ]
+
+
+async def test_a_name_of_any_characters_is_kept_published_and_exposed_as_it_is(
+    sql: asyncpg.Connection,
+) -> None:
+    name = ('"\\{le="}\n\t# \u00e9\u2028\U0001f600\x7f ' * 100)[:100]
+    await decide(sql, *["FAILURE"] * 30, agent_name=name)
+    found = await scores(sql)
+    await record_changes(sql, [*found.values()], 0.4)
+    told = [orjson.loads(body) for _, body in await waiting_changes(sql)]
+    assert [event["agent"] for event in told if "agent" in event] == [name]
+    metrics.resolved_decisions.labels("agent", name).set(found["agent", name].resolved)
+    try:
+        exposed = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+        samples = [sample for family in exposed for sample in family.samples]
+    finally:
+        metrics.resolved_decisions.remove("agent", name)
+    assert [sample.value for sample in samples if sample.labels.get("name") == name] == [30]
+
+
 async def test_only_the_latest_decisions_of_the_latest_agents_count(
     sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +226,9 @@ async def test_scores_are_read_without_reading_the_table(sql: asyncpg.Connection
     )
     await sql.execute("ANALYZE llm_decisions")
     query = f"EXPLAIN {score.SCORES}".replace("$1::interval", "interval '30 days'")
-    plan = await sql.fetch(query.replace("$2", "50").replace("$3", "1000"))
+    for number, value in ((2, score.MAX_NAMES), (3, score.SAMPLE), (4, score.REACH), (5, score.LEAST)):
+        query = query.replace(f"${number}", str(value))
+    plan = await sql.fetch(query)
     assert not [line[0] for line in plan if "Seq Scan" in line[0]]
 
 
@@ -189,11 +261,11 @@ def sample(name: str, scope: str, of: str) -> float | None:
 async def test_gauges_show_the_scores_and_go_with_the_watch(
     dsn: str, sql: asyncpg.Connection, publish: Publish
 ) -> None:
-    await decide(sql, *["SUCCESS"] * 6, *["FAILURE"] * 2, confidence=Decimal("0.5"), latency_ms=200)
+    await decide(sql, *["SUCCESS"] * 18, *["FAILURE"] * 6, confidence=Decimal("0.5"), latency_ms=200)
     await decide(sql, None, agent_name="silent", model="gpt-z")
     async with running(ScoreWatch(dsn, AlertSettings(), publish)):
-        await until(lambda: sample("resolved_decisions", "agent", "momentum") == 8)
-        lower, upper = Score("agent", "momentum", 6, 2).interval
+        await until(lambda: sample("resolved_decisions", "agent", "momentum") == 24)
+        lower, upper = Score("agent", "momentum", 18, 6).interval
         assert sample("resolved_success_rate", "model", "gpt-x") == 0.75
         assert sample("resolved_success_rate_lower", "agent", "momentum") == lower
         assert sample("resolved_success_rate_upper", "agent", "momentum") == upper

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.scores.changes import change
+from tracker_daemon.scores.changes import State, change
 from tracker_daemon.scores.score import Score, Z
 
 COUNTS = st.integers(0, 2000)
@@ -43,6 +43,27 @@ def test_between_the_two_bounds_nothing_is_said() -> None:
     assert change(score(38, 62), 0.4, "raised") is None
     assert change(score(40, 60), 0.4, "raised") == "cleared"
     assert change(score(20, 80), 0.4, "raised") is None
+
+
+@pytest.mark.parametrize("floor", [0.1, 0.4, 0.7, 0.95])
+def test_a_few_decisions_say_nothing_whatever_the_floor(floor: float) -> None:
+    """Neither bad luck under a high floor, nor one good trade after a month of silence."""
+    for count in range(10):
+        assert change(score(0, count), floor, "cleared") is None
+        assert change(score(count, 0), floor, "raised") is None
+    assert change(score(10, 0), floor, "raised") == "cleared"
+
+
+def test_a_rate_that_swings_around_the_floor_is_said_once_each_way() -> None:
+    """Of 1,000 decisions, from well above 0.4 to well below and back, never in a straight line."""
+    down = [500, 410, 390, 402, 380, 399, 370, 401, 362, 395, 350, 330]
+    state: State = "cleared"
+    said = []
+    for successes in [*down, 350, 330, *reversed(down), 395, 401, 390]:
+        if (found := change(score(successes, 1000 - successes), 0.4, state)) is not None:
+            state = found
+            said.append((successes, found))
+    assert said == [(350, "raised"), (401, "cleared")]
 
 
 def test_no_outcome_changes_nothing() -> None:

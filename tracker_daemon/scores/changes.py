@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tracker_daemon.scores.score import Score
 
 KIND: Final = "low_success"
+EVIDENCE: Final = 10
+"""Resolved decisions without which nothing is said: of fewer, Wilson's interval is too sure near 0 and 1."""
 State = Literal["raised", "cleared"]
 
 _STATES: Final = """
@@ -51,9 +53,11 @@ def change(score: Score, floor: float, state: State) -> State | None:
     Raised when even the upper end of the interval lies below the floor, cleared when the rate itself is back
     at it: between the two nothing is said, so that chance alone does not raise and clear in turns.
     """
+    if score.resolved < EVIDENCE:
+        return None
     if state == "cleared" and score.interval[1] < floor:
         return "raised"
-    if state == "raised" and score.resolved and score.rate >= floor:
+    if state == "raised" and score.rate >= floor:
         return "cleared"
     return None
 

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 MAX_NAMES: Final = 50
 """Agents, and models, that are looked at: those of the latest decisions."""
 SAMPLE: Final = 1000
-"""Decisions of each agent that are looked at, the latest ones."""
+"""Decisions of each agent that are looked at, the latest ones; and as many that are resolved."""
+REACH: Final = 5000
+"""How many decisions back the resolved ones are looked for: outcomes come later than decisions."""
+LEAST: Final = 20
+"""Values that a mean or a percentile is made of; the 95th percentile of fewer is their greatest."""
 Z: Final = 2.5758293035489004
 """The normal quantile of a two-sided 99 % interval; looked at every minute, 95 % would be wrong too often."""
 
-# The agents, one index probe each; the sample of each, one range of the same index. So the cost is bounded by
-# agents and sample, not by the table.
+# The agents, one index probe each; the samples of each, ranges of the same index. So the cost is bounded by
+# agents and samples, not by the table.
 SCORES: Final = """
 WITH RECURSIVE known AS (
     (SELECT agent_name FROM llm_decisions ORDER BY agent_name LIMIT 1)
@@ -38,22 +42,38 @@ WITH RECURSIVE known AS (
     WHERE latest.created_at > now() - $1::interval
     ORDER BY latest.created_at DESC LIMIT $2
 ), sample AS (
-    SELECT active.agent_name, recent.*, outcome = 'SUCCESS' AS success, outcome = 'FAILURE' AS failure
+    SELECT active.agent_name, model,
+           NULL::boolean AS success, NULL::numeric AS confidence, latency_ms, cost_usd
     FROM active CROSS JOIN LATERAL (
-        SELECT model, outcome, confidence, latency_ms, cost_usd FROM llm_decisions d
+        SELECT model, latency_ms, cost_usd FROM llm_decisions d
         WHERE d.agent_name = active.agent_name AND created_at > now() - $1::interval AND created_at <= now()
         ORDER BY created_at DESC LIMIT $3
     ) recent
+    UNION ALL
+    SELECT active.agent_name, model, outcome = 'SUCCESS', confidence, NULL, NULL
+    FROM active CROSS JOIN LATERAL (
+        SELECT model, outcome, confidence
+        FROM (
+            SELECT model, outcome, confidence, created_at FROM llm_decisions d
+            WHERE d.agent_name = active.agent_name
+              AND created_at > now() - $1::interval AND created_at <= now()
+            ORDER BY created_at DESC LIMIT $4
+        ) reached
+        WHERE outcome IN ('SUCCESS', 'FAILURE')
+        ORDER BY created_at DESC LIMIT $3
+    ) resolved
 )
 SELECT CASE WHEN GROUPING(model) = 1 THEN 'agent' ELSE 'model' END AS scope,
        COALESCE(agent_name, model) AS name,
        count(*) FILTER (WHERE success) AS successes,
-       count(*) FILTER (WHERE failure) AS failures,
-       (avg((confidence - success::int) ^ 2) FILTER (WHERE success OR failure))::float8 AS brier,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_ms) / 1000 AS latency,
-       avg(cost_usd)::float8 AS cost
+       count(*) FILTER (WHERE NOT success) AS failures,
+       CASE WHEN count(confidence) >= $5 THEN avg((confidence - success::int) ^ 2)::float8 END AS brier,
+       CASE WHEN count(latency_ms) >= $5
+            THEN percentile_cont(0.95) WITHIN GROUP (ORDER BY latency_ms) / 1000 END AS latency,
+       CASE WHEN count(cost_usd) >= $5 THEN avg(cost_usd)::float8 END AS cost
 FROM sample
 GROUP BY GROUPING SETS ((agent_name), (model))
+HAVING GROUPING(model) = 1 OR model IS NOT NULL -- a table that was adopted may have decisions of no model
 ORDER BY count(*) DESC, name
 """
 
@@ -61,7 +81,7 @@ Scope = Literal["agent", "model"]
 
 
 class Score(Struct, frozen=True):
-    """One agent, or one model, over its latest decisions; None where none of them says anything of it.
+    """One agent, or one model, over its latest decisions; None where fewer than `LEAST` say anything of it.
 
     `brier`: mean of (confidence - 1 for a success, 0 for a failure) squared, 0 the best; `latency`: the 95th
     percentile, in seconds; `cost`: the mean, in USD.
@@ -99,7 +119,7 @@ async def read_scores(connection: Connection, days: float) -> list[Score]:
     """The agents and models of the latest decisions of so many days, at most `MAX_NAMES` of each."""
     with translated():
         async with connection.transaction(readonly=True):
-            rows = await connection.fetch(SCORES, timedelta(days=days), MAX_NAMES, SAMPLE)
+            rows = await connection.fetch(SCORES, timedelta(days=days), MAX_NAMES, SAMPLE, REACH, LEAST)
     scores = [Score(**row) for row in rows]
     return [
         score
