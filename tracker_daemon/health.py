@@ -22,12 +22,20 @@ Obstacles = dict[str, str]
 
 
 @asynccontextmanager
-async def serving(settings: HttpSettings, obstacles: Callable[[], Obstacles]) -> AsyncIterator[int]:
-    """Serve for the length of a block and yield the port; `StartupError` when it is taken."""
+async def serving(
+    settings: HttpSettings, obstacles: Callable[[], Obstacles], alive: Callable[[], bool] = lambda: True
+) -> AsyncIterator[int]:
+    """Serve for the length of a block and yield the port; `StartupError` when it is taken.
+
+    `alive`: whether no part has died. That the event loop turns is proved by any answer.
+    """
+    metrics.ready.set_function(lambda: not obstacles())
 
     async def healthz(_: web.Request) -> web.Response:
-        # Parts that die end the process, so an answer is the proof of life: the event loop turns.
-        return _json({"status": "alive", "version": __version__})
+        if alive():
+            return _json({"status": "alive", "version": __version__})
+        reason = "a part of the daemon has died: what is held is written, then the process ends"
+        return _json({"status": "dying", "version": __version__, "reason": reason}, 503)
 
     async def readyz(_: web.Request) -> web.Response:
         found = obstacles()

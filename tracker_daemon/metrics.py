@@ -135,6 +135,7 @@ writer_retries = _counter("writer_retries_total", "Writes tried again, by what s
 paused = _gauge(
     "paused", "1 while writing waits for an operator: schema or grants are wrong, or too much is rejected"
 )
+ready = _gauge("ready", "1 while nothing stands in the way, as in /readyz")
 event_loop_turn_seconds = Distribution(
     "tracker_event_loop_turn_seconds",
     "Time for which one turn of the event loop let nothing else happen",
@@ -149,7 +150,7 @@ embedding_index_waiting = _gauge(
     "embedding_index_waiting", "Decisions whose embedding is not in the vector index yet"
 )
 resolved_decisions = _gauge(
-    "resolved_decisions", "Latest decisions of an agent or model that have an outcome", "scope", "name"
+    "resolved_decisions", "Latest decisions of an agent or model that succeeded or failed", "scope", "name"
 )
 resolved_success_rate = _gauge("resolved_success_rate", "Successes among those", "scope", "name")
 resolved_success_rate_lower = _gauge(

@@ -37,6 +37,21 @@ async def test_alive_whatever_is_away(obstacles: Obstacles) -> None:
         assert await response.json() == {"status": "alive", "version": __version__}
 
 
+async def test_not_alive_once_a_part_has_died() -> None:
+    """As the watchdog of systemd, which is not fed any more: a supervisor may act before the drain ends."""
+    died: list[str] = []
+    async with (
+        serving(HttpSettings(port=0), dict, lambda: not died) as port,
+        ClientSession(f"http://127.0.0.1:{port}") as http,
+    ):
+        seen = []
+        for part in ("", "writer"):
+            died.extend(filter(None, [part]))
+            async with http.get("/healthz") as response:
+                seen.append((response.status, (await response.json())["status"]))
+    assert seen == [(200, "alive"), (503, "dying")]
+
+
 async def test_ready_when_nothing_stands_in_the_way() -> None:
     async with client({}) as http, http.get("/readyz") as response:
         assert response.status == 200
@@ -51,7 +66,7 @@ async def test_not_ready_says_why() -> None:
         assert await response.json() == {"status": "not ready", "obstacles": obstacles}
 
 
-async def test_readiness_is_looked_at_anew_for_each_request() -> None:
+async def test_readiness_is_looked_at_anew_for_each_request_and_scrape() -> None:
     obstacles: Obstacles = {}
     seen = []
     async with client(obstacles) as http:
@@ -59,8 +74,8 @@ async def test_readiness_is_looked_at_anew_for_each_request() -> None:
             obstacles.clear()
             obstacles.update(change)
             async with http.get("/readyz") as response:
-                seen.append(response.status)
-    assert seen == [200, 503, 200]
+                seen.append((response.status, metrics.registry.get_sample_value("tracker_ready")))
+    assert seen == [(200, 1), (503, 0), (200, 1)]
 
 
 async def test_metrics_are_served_in_prometheus_text_format() -> None:
