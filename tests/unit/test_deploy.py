@@ -94,13 +94,36 @@ def test_ports_are_published_on_the_loopback_address_alone(compose: dict[str, An
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_daemon_waits_for_servers_that_know_whether_they_are_healthy(compose: dict[str, Any]) -> None:
-    services = compose["services"]
-    needed = services["tracker-daemon"]["depends_on"]
-    assert needed.keys() == {"nats", "postgres"}
-    for name, dependency in needed.items():
-        assert dependency == {"condition": "service_healthy"}
-        assert services[name]["healthcheck"]["test"]
+@pytest.mark.parametrize(
+    ("service", "needed"),
+    [
+        ("tracker-daemon", {"nats", "postgres"}),
+        ("demo", {"tracker-daemon"}),
+        ("grafana", {"postgres", "prometheus"}),
+    ],
+)
+def test_a_service_waits_until_those_that_it_needs_are_healthy(
+    compose: dict[str, Any], service: str, needed: set[str]
+) -> None:
+    dependencies = compose["services"][service]["depends_on"]
+    assert dependencies == {name: {"condition": "service_healthy"} for name in needed}
+
+
+def test_the_servers_can_do_what_the_daemon_needs(compose: dict[str, Any]) -> None:
+    """JetStream, with its files on the volume; vectors."""
+    nats, postgres = compose["services"]["nats"], compose["services"]["postgres"]
+    assert nats["command"][:3] == ["-js", "-sd", "/data"]
+    assert "nats:/data" in nats["volumes"]
+    assert postgres["image"].startswith("pgvector/pgvector:")
+
+
+@pytest.mark.parametrize("service", ["tracker-daemon", "demo"])
+def test_a_container_of_ours_may_write_nothing_and_do_little(compose: dict[str, Any], service: str) -> None:
+    found = compose["services"][service]
+    assert found["read_only"] is True
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert "volumes" not in found
 
 
 def mounts(compose: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -196,6 +219,23 @@ def test_the_image_holds_all_that_the_wheel_is_built_from() -> None:
     assert needed <= set(" ".join(instructions("COPY")).split())
 
 
+def test_what_builds_the_image_is_not_in_it() -> None:
+    """Of the stage that builds only the environment is taken, which has no pip."""
+    build, ships = instructions("FROM")
+    assert build == f"{ships} AS build"
+    _, last = DOCKERFILE.split(f"FROM {ships}\n")
+    assert re.findall(r"COPY (.+)", last) == ["--from=build /opt/tracker-daemon /opt/tracker-daemon"]
+    assert "python3 -m venv --without-pip /opt/tracker-daemon" in DOCKERFILE
+    assert "pip" not in last
+
+
+def test_the_container_listens_where_its_port_is_exposed() -> None:
+    [port] = instructions("EXPOSE")
+    assert int(port) == Settings().http.port
+    assert f"'TRACKER_HTTP_PORT', {port})" in instructions("HEALTHCHECK")[0]
+    assert "TRACKER_HTTP_HOST=0.0.0.0" in instructions("ENV")[0]
+
+
 def test_the_container_is_not_root_and_hears_signals() -> None:
     assert instructions("USER") == ["10001:10001"]
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
@@ -224,6 +264,15 @@ async def test_the_health_check_tells_a_living_daemon_from_a_dead_one() -> None:
     async with serving(HttpSettings(port=0), dict) as port:
         assert await exit_code(port) == 0
     assert await exit_code(port) == 1
+    async with serving(HttpSettings(port=0), dict, lambda: False) as port:
+        assert await exit_code(port) == 1
+
+
+def test_a_daemon_of_which_a_part_has_died_has_the_time_to_drain() -> None:
+    """Its health check fails from then on, and whoever replaces what is unhealthy should not be quicker."""
+    [arguments] = instructions("HEALTHCHECK")
+    given = dict(re.findall(r"--(\w+)=(\d+)", arguments))
+    assert int(given["interval"]) * int(given["retries"]) >= Settings().shutdown.timeout_seconds + 5
 
 
 # systemd
@@ -246,6 +295,12 @@ def test_the_unit_knows_the_exit_codes(unit: dict[str, list[str]]) -> None:
     assert unit["SuccessExitStatus"] == ["3"]
     assert unit["RestartPreventExitStatus"] == ["2"]
     assert unit["Restart"] == ["on-failure"]
+
+
+def test_the_unit_is_started_again_for_ever_and_less_and_less_often(unit: dict[str, list[str]]) -> None:
+    assert unit["StartLimitIntervalSec"] == ["0"]
+    assert int(unit["RestartSteps"][0]) > 0
+    assert int(unit["RestartSec"][0]) < int(unit["RestartMaxDelaySec"][0])
 
 
 def test_the_units_credentials_are_found(unit: dict[str, list[str]], tmp_path: Path) -> None:

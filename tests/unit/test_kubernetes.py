@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def test_the_service_monitor_finds_the_service_and_its_port() -> None:
     assert endpoint["port"] == port["name"]
 
 
+def test_the_rules_find_the_daemons_under_the_name_of_the_service() -> None:
+    """Which is what the Prometheus Operator calls the job."""
+    rules = (FOLDER.parent / "prometheus" / "rules" / "tracker.yml").read_text("utf-8")
+    assert set(re.findall(r'job="([^"]+)"', rules)) == {manifest("service")["metadata"]["name"]}
+
+
 def test_service_and_probes_use_the_port_on_which_the_daemon_answers(container: dict[str, Any]) -> None:
     [port], [served] = container["ports"], manifest("service")["spec"]["ports"]
     assert port["containerPort"] == served["port"] == Settings().http.port
@@ -97,8 +104,12 @@ def test_nothing_else_in_the_cluster_becomes_a_setting(pod: dict[str, Any]) -> N
     assert pod["spec"]["enableServiceLinks"] is False
 
 
-def test_kubernetes_gives_the_drain_its_time(pod: dict[str, Any]) -> None:
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= Settings().shutdown.timeout_seconds + 5
+def test_kubernetes_gives_the_drain_its_time(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """Also that of a daemon of which a part has died, whose liveness fails from then on."""
+    enough = Settings().shutdown.timeout_seconds + 5
+    probe = container["livenessProbe"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= enough
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= enough
 
 
 def test_the_pod_may_do_nothing_that_it_need_not(pod: dict[str, Any], container: dict[str, Any]) -> None:
