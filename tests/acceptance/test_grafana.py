@@ -16,6 +16,7 @@ from tests.acceptance.command import until
 from tests.acceptance.prometheus import prometheus
 from tests.factory import decision, outcome
 from tests.grafana import targets
+from tracker_daemon.config import BatchSettings
 from tracker_daemon.scores.score import Score
 
 if TYPE_CHECKING:
@@ -78,8 +79,13 @@ async def publish(stream: Stream) -> int:
     return len(payloads) + REPEATED + len(outcomes) + 1 + len(bad)
 
 
-async def counted(sql: asyncpg.Connection, stream: Stream) -> tuple[dict[str, Series], dict[str, Series]]:
-    """What the rows say that the queries of a panel find: numbers, and shares of a whole."""
+async def counted(
+    sql: asyncpg.Connection, stream: Stream, daemon: str
+) -> tuple[dict[str, Series], dict[str, Series]]:
+    """What the rows say that the queries of a panel find: numbers, and shares of a whole.
+
+    `daemon`: the labels of its own series.
+    """
     published = await sql.fetch("SELECT FROM llm_decisions WHERE agent_name <> 'steady'")
     letters = await sql.fetch("SELECT subject, reason FROM llm_dead_letters")
     rows = {
@@ -97,7 +103,15 @@ async def counted(sql: asyncpg.Connection, stream: Stream) -> tuple[dict[str, Se
     received[stream.decisions] += rows["llm_decisions"] + REPEATED
     received[stream.outcomes] += rows["llm_outcomes"]
     lower, upper = Score("agent", "steady", successes=8, failures=2).interval
-    numbers = {
+    calm = {
+        **{f"Connections {which}": {daemon: 1.0} for which in "AB"},
+        **{f"{panel} A": {daemon: 0.0} for panel in ("Paused", "Buffers against their limit")},
+        "Buffers against their limit B": {"": float(BatchSettings().max_buffered_bytes)},
+        "Waiting in the stream A": {"": 0.0},
+        "Outcomes without their decision A": {"": 0.0},
+        **{f"Redeliveries, retries, losses {which}": {"": 0.0} for which in "ACD"},
+    }
+    numbers: dict[str, Series] = calm | {
         "Every message accounted for A": {"": received.total()},
         "Every message accounted for B": settled,
         "Every message accounted for C": {"": 0},
@@ -129,7 +143,7 @@ async def test_each_panel_has_data_and_its_counters_are_the_rows(
     async with prometheus(tmp_path / "prometheus", address) as server:
         await until("all is scraped before there is work", lambda: ask(server, "tracker_postgres_up == 1"))
         await stream.settled(await publish(stream))
-        numbers, parts = await counted(sql, stream)
+        numbers, parts = await counted(sql, stream, f"{address} tracker-daemon")
 
         async def shows(panel: str, expression: str) -> bool:
             found = await ask(server, expression)
