@@ -12,6 +12,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from tracker_daemon import metrics
+from tracker_daemon.scores.changes import EVIDENCE
 
 TOP = Path(__file__).parents[2]
 RULES = TOP / "deploy/prometheus/rules/tracker.yml"
@@ -59,6 +60,12 @@ def test_every_metric_of_the_rules_exists() -> None:
         for family in metrics.registry.collect()
         for name in (family.name, *(family.name + end for end in ("_total", "_bucket", "_sum", "_count")))
     }
-    used = set(re.findall(r"\btracker_\w+", " ".join(map(str, yaml.safe_load(RULES.read_text())["groups"]))))
+    groups = str(yaml.safe_load(RULES.read_text())["groups"])
+    used = set(re.findall(r"\b(?:tracker|process)_\w+", groups))
     assert used
     assert used <= exposed
+
+
+def test_prometheus_wants_as_much_evidence_as_the_daemon() -> None:
+    [low] = [alert for alert in alerts() if alert["alert"] == "TrackerLowSuccess"]
+    assert str(low["expr"]).endswith(f" and tracker:resolved_decisions:last5m >= {EVIDENCE}")
