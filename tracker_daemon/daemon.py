@@ -54,7 +54,7 @@ async def run(settings: Settings) -> int:
     gc.set_threshold(50_000, 20, 50)
     with heard(daemon.override) as stop:
         async with (
-            serving(settings.http, daemon.obstacles) as port,
+            serving(settings.http, daemon.obstacles, daemon.alive) as port,
             supervised(daemon.alive, daemon.obstacles) as stopping,
         ):
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")

@@ -23,7 +23,7 @@ Obstacles = dict[str, str]
 
 @asynccontextmanager
 async def serving(
-    settings: HttpSettings, obstacles: Callable[[], Obstacles], alive: Callable[[], bool] = lambda: True
+    settings: HttpSettings, obstacles: Callable[[], Obstacles], alive: Callable[[], bool]
 ) -> AsyncIterator[int]:
     """Serve for the length of a block and yield the port; `StartupError` when it is taken.
 

@@ -1,17 +1,21 @@
-"""Whether a daemon counts as alive while it ends, which decides whether its watchdog is fed."""
+"""Whether a daemon counts as alive while it ends, which decides what its supervisors are told."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import ClientSession
+from structlog.testing import capture_logs
 
 from tests.acceptance.stream import stream_on
 from tests.conftest import DIMENSIONS
 from tests.waiting import until
 from tracker_daemon.config import load
-from tracker_daemon.daemon import DRAINED, Daemon
+from tracker_daemon.daemon import DRAINED, Daemon, run
 from tracker_daemon.errors import ConnectionLost
 from tracker_daemon.signals import Stop
 
@@ -47,3 +51,23 @@ async def test_with_a_part_that_has_died_it_drains_but_is_not_alive(daemon: Daem
     with pytest.raises(ConnectionLost, match="for good"):
         await running
     assert alive == [False]
+
+
+async def test_its_http_pages_say_whether_it_is_alive(
+    nats_server: NatsServer, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Daemon, "alive", lambda _: False)
+    own = {
+        "TRACKER_POSTGRES_DSN": dsn,
+        "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS),
+        "TRACKER_HTTP_PORT": "0",
+    }
+    async with stream_on(nats_server) as stream:
+        with capture_logs() as lines:
+            running = asyncio.create_task(run(load(environ={**stream.settings, **own})))
+            await until(lambda: any(line["event"] == "started" for line in lines))
+        [http] = [line["http"] for line in lines if line["event"] == "started"]
+        async with ClientSession() as session, session.get(f"{http}/healthz") as response:
+            assert response.status == 503
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == DRAINED

@@ -254,6 +254,9 @@ def test_the_image_is_made_of_hashed_files_alone() -> None:
 async def test_the_health_check_tells_a_living_daemon_from_a_dead_one() -> None:
     [check] = [json.loads(text.partition("CMD ")[2]) for text in instructions("HEALTHCHECK")]
 
+    def always() -> bool:
+        return True
+
     async def exit_code(port: int) -> int:
         environment = os.environ | {"TRACKER_HTTP_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
         process = await asyncio.create_subprocess_exec(
@@ -261,7 +264,7 @@ async def test_the_health_check_tells_a_living_daemon_from_a_dead_one() -> None:
         )
         return await process.wait()
 
-    async with serving(HttpSettings(port=0), dict) as port:
+    async with serving(HttpSettings(port=0), dict, always) as port:
         assert await exit_code(port) == 0
     assert await exit_code(port) == 1
     async with serving(HttpSettings(port=0), dict, lambda: False) as port:

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+def always() -> bool:
+    return True
+
+
 @asynccontextmanager
 async def client(obstacles: Obstacles) -> AsyncIterator[ClientSession]:
     """Yield a client of a server on a free port; what `obstacles` holds stands in the way."""
     async with (
-        serving(HttpSettings(port=0), lambda: obstacles) as port,
+        serving(HttpSettings(port=0), lambda: obstacles, always) as port,
         ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         yield session
@@ -106,9 +110,9 @@ async def test_nothing_else_is_served() -> None:
 
 
 async def test_a_taken_port_is_told_by_the_settings_name() -> None:
-    async with serving(HttpSettings(port=0), dict) as port:
+    async with serving(HttpSettings(port=0), dict, always) as port:
         with pytest.raises(StartupError) as raised:
-            async with serving(HttpSettings(port=port), dict):
+            async with serving(HttpSettings(port=port), dict, always):
                 pytest.fail("a second server listens on the same port")
     assert f"127.0.0.1:{port}" in str(raised.value)
     assert "TRACKER_HTTP_PORT" in str(raised.value)
@@ -116,24 +120,24 @@ async def test_a_taken_port_is_told_by_the_settings_name() -> None:
 
 async def test_an_address_of_another_machine_is_told_by_the_settings_name() -> None:
     with pytest.raises(StartupError, match="TRACKER_HTTP_HOST"):
-        async with serving(HttpSettings(host="203.0.113.1", port=0), dict):
+        async with serving(HttpSettings(host="203.0.113.1", port=0), dict, always):
             pytest.fail("it listens on an address that is not this machine's")
 
 
 async def test_the_port_is_given_back_at_the_end_of_the_block() -> None:
-    async with serving(HttpSettings(port=0), dict) as port:
+    async with serving(HttpSettings(port=0), dict, always) as port:
         pass
     async with ClientSession() as http:
         with pytest.raises(ClientConnectorError):
             await http.get(f"http://127.0.0.1:{port}/healthz")
-    async with serving(HttpSettings(port=port), dict) as again:
+    async with serving(HttpSettings(port=port), dict, always) as again:
         assert again == port
 
 
 async def test_an_error_inside_the_block_passes_and_the_port_is_given_back() -> None:
     port = 0
     with pytest.raises(LookupError):
-        async with serving(HttpSettings(port=0), dict) as port:
+        async with serving(HttpSettings(port=0), dict, always) as port:
             raise LookupError
-    async with serving(HttpSettings(port=port), dict) as again:
+    async with serving(HttpSettings(port=port), dict, always) as again:
         assert again == port
