@@ -58,7 +58,9 @@ def instructions(keyword: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "file", [COMPOSE, *sorted(p for p in DEPLOY.rglob("*") if p.is_file())], ids=lambda path: path.name
+    "file",
+    [COMPOSE, TOP / "README.md", *sorted(p for p in DEPLOY.rglob("*") if p.is_file())],
+    ids=lambda path: str(path.relative_to(TOP)),
 )
 def test_every_setting_named_in_a_file_exists(file: Path) -> None:
     named = set(re.findall(r"TRACKER_[A-Z_]*[A-Z]", file.read_text("utf-8")))
