@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.acceptance.command import Daemon
     from tests.acceptance.conftest import Run
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -92,6 +96,30 @@ async def test_embedded_servers_come_and_go_with_the_daemon_and_keep_their_data(
     ]
     assert await second.stop(signal.SIGINT) == 0
     assert processes_in(folder) == []
+
+
+async def test_the_agent_of_the_readme_is_recorded_as_it_says(
+    run: Run, basics: dict[str, str], folder: Path
+) -> None:
+    readme = README.read_text("utf-8")
+    [(agent, query, answer)] = re.findall(
+        r"(?s)```python\n(.+?)```.+```sql\n(.+?)```\s+```\n.+?-\n(.+?)\n```", readme
+    )
+    daemon = await (await run(basics, "--embedded", "--data-dir", folder)).ready()
+    servers = await addresses(daemon)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", agent, env={"TRACKER_NATS_SERVERS": servers["nats.servers"]}
+    )
+    assert await process.wait() == 0
+    sql = await asyncpg.connect(servers["postgres.dsn"])
+
+    async def as_shown() -> bool:
+        rows = [[str(value) for value in row] for row in await sql.fetch(query)]
+        return rows == [re.split(r"\s*\|\s*", answer.strip())]
+
+    await until("the row is the one that is shown", as_shown)
+    await sql.close()
+    assert await daemon.stop() == 0
 
 
 async def test_a_second_run_in_the_same_folder_is_refused(
