@@ -156,7 +156,7 @@ async def apply(connection: Connection, migration: Migration, dimensions: int) -
         remedy = (
             _REMEDY
             if "vector" in str(error)
-            else "what it needs is in CONTRIBUTING.md, the SQL in schemas/sql"
+            else "the roles that it needs are in deploy/README.md, its SQL in schemas/sql"
         )
         raise Misconfigured(f"migration {migration.number:03}_{migration.name}: {error}; {remedy}") from error
     log.info("migration applied", number=migration.number, name=migration.name)
