@@ -17,7 +17,7 @@ from tests.inbox import Inbox
 from tests.waiting import until
 from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
-from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect
+from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect, reporter
 from tracker_daemon.embedded import NatsServer
 from tracker_daemon.errors import ConnectionLost, SettingsError, TrackerError, Unavailable
 
@@ -339,7 +339,7 @@ async def test_credentials_that_are_half_written_at_a_reconnect_are_waited_for(
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that pings, and is given up, sooner."""
     monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 1)
-    monkeypatch.setattr(connection, "DEAD_SECONDS", 4)
+    monkeypatch.setattr(reporter, "DEAD_SECONDS", 4)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -366,7 +366,7 @@ async def test_a_defect_of_the_watch_is_told(
     def broken(_: object) -> None:
         raise AttributeError("_pongs_received")
 
-    monkeypatch.setattr(connection._Reporter, "_heard", broken)
+    monkeypatch.setattr(reporter.Reporter, "_heard", broken)
     client = await connect(settings_for(nats_server), lost.append)
     await until(lambda: lost)
     assert isinstance(lost[0], AttributeError)
@@ -420,7 +420,7 @@ async def test_a_server_that_is_frozen_for_long_is_waited_for(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ping loop gives the connection up; attempts to make a new one fail, again and again."""
-    monkeypatch.setattr(connection, "DEAD_SECONDS", 10)
+    monkeypatch.setattr(reporter, "DEAD_SECONDS", 10)
     server.start()
     lost: list[ConnectionLost] = []
     client = await connect(settings_for(server), lost.append)
