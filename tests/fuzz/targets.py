@@ -14,8 +14,9 @@ from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 from structlog.testing import capture_logs
 
 from tracker_daemon.config import load
-from tracker_daemon.consumer.jetstream import JetStreamConsumer, _Pull
+from tracker_daemon.consumer.jetstream import JetStreamConsumer
 from tracker_daemon.consumer.position import Gaps, parse_reply
+from tracker_daemon.consumer.pull import PullRequest
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import (
     REASONS,
@@ -204,8 +205,9 @@ async def _status(first: int, headers: bytes) -> None:
     client = Client()
     failures: list[Exception] = []
     consumer = JetStreamConsumer(client, _NATS, lambda *_: None, lambda: (1000, 2**25), failures.append)
-    consumer._inbox, consumer._attached = INBOX, True
-    before = consumer._pull = _Pull(f"{INBOX}.1", credit=1000, delivered=first // 2)
+    subscription, consumer._attached_on = consumer._subscription, 0
+    request = PullRequest(f"{INBOX}.1", connection=0, credit=1000, delivered=first // 2)
+    subscription.inbox, subscription.request = INBOX, request
     subject = f"{INBOX}.{1 + first % 2}"
     try:
         parsed = await client._process_headers(b"NATS/1.0" + headers)
@@ -215,8 +217,8 @@ async def _status(first: int, headers: bytes) -> None:
         await consumer._on_message(Msg(_client=client, subject=subject, headers=parsed))
     assert not failures
     goes_on = first % 2 == 1 or (parsed or {}).get("Status") == "100"
-    assert consumer._pull is (before if goes_on else None)
-    assert consumer._attached or not goes_on
+    assert subscription.request is (request if goes_on else None)
+    assert consumer._attached_on == 0 or not goes_on
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {

@@ -83,16 +83,16 @@ async def test_after_any_status_messages_are_asked_for_again(
     consumer = JetStreamConsumer(client, nats_settings, inbox.receive, inbox.room, defects.append)
     await consumer.start()
     try:
-        await until(lambda: consumer._pull)
+        await until(lambda: consumer._subscription.request)
         for number, headers in enumerate(generated(), 1):
-            pull = consumer._pull
-            assert pull is not None
-            await agent.publish(pull.reply, headers=headers or None)
+            request = consumer._subscription.request
+            assert request is not None
+            await agent.publish(request.reply, headers=headers or None)
             await agent.jetstream().publish(subject, b"%d" % number)
             await inbox.until(number)
-            await until(lambda: consumer._pull and consumer.attached)
+            await until(lambda: consumer._subscription.request and consumer.attached)
             goes_on = headers.get("Status") == "100"
-            assert (consumer._pull is pull) == goes_on, headers
+            assert (consumer._subscription.request is request) == goes_on, headers
             inbox.take()
         assert inbox.payloads() == [b"%d" % number for number in range(1, EXAMPLES + 1)]
         assert not defects

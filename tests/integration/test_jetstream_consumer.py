@@ -23,7 +23,7 @@ from tests.inbox import MIB, Inbox, received
 from tests.waiting import round_trip, until
 from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
-from tracker_daemon.consumer import JetStreamConsumer, connect, disconnect, jetstream
+from tracker_daemon.consumer import JetStreamConsumer, connect, disconnect, jetstream, pull
 from tracker_daemon.consumer.stream import ensure_stream
 from tracker_daemon.embedded import NatsServer
 
@@ -596,12 +596,12 @@ async def test_a_server_that_was_frozen_does_not_answer_two_requests_at_once(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It still holds the request that was given up for lost; both together would exceed the room."""
-    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pull, "HEARTBEAT_SECONDS", 1)
     inbox = Inbox(rows=10)
     with NatsServer(data_dir) as server, capture_logs() as lines:
         settings = settings_for(server)
         async with consuming(settings, inbox) as consumer:
-            await until(lambda: consumer._pull)
+            await until(lambda: consumer._subscription.request)
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 await until(lambda: any("no heartbeat" in line["event"] for line in lines))
@@ -621,12 +621,12 @@ async def test_a_server_that_was_frozen_for_long_is_heard_again_on_the_same_conn
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asking it again and again must not break the client's read loop when all the answers come at last."""
-    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pull, "HEARTBEAT_SECONDS", 1)
     inbox = Inbox()
     with NatsServer(data_dir) as server, capture_logs() as lines:
         settings = settings_for(server)
         async with consuming(settings, inbox) as consumer:
-            await until(lambda: consumer._pull)
+            await until(lambda: consumer._subscription.request)
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 await until(lambda: sum("no heartbeat" in line["event"] for line in lines) >= 2)
@@ -646,17 +646,18 @@ async def test_it_is_not_ready_from_silence_until_something_is_heard(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is a black hole keeps the connection open for long."""
-    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pull, "HEARTBEAT_SECONDS", 1)
     with NatsServer(data_dir) as server:
         async with consuming(settings_for(server), Inbox()) as consumer:
-            await until(lambda: consumer._pull)
+            await until(lambda: consumer._subscription.request)
             os.kill(server.pid, signal.SIGSTOP)
             try:
                 await until(lambda: not consumer.attached)
                 assert consumer._client.is_connected
-                assert consumer.trouble == f"no heartbeat from the stream for {consumer._silence} s"
+                silence = consumer._subscription.silence
+                assert consumer.trouble == f"no heartbeat from the stream for {silence} s"
                 # Asking again is not yet an answer.
-                await until(lambda: consumer._pull and consumer._silence > 4)
+                await until(lambda: consumer._subscription.request and consumer._subscription.silence > 4)
                 assert not consumer.attached
             finally:
                 os.kill(server.pid, signal.SIGCONT)
@@ -716,17 +717,17 @@ async def test_a_daemon_that_was_frozen_does_not_take_that_for_silence(
     js: JetStreamContext, settings: NatsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would throw away what has arrived meanwhile, to be delivered again only after the ack wait."""
-    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pull, "HEARTBEAT_SECONDS", 1)
     inbox = Inbox()
     with capture_logs() as lines:
         async with consuming(settings, inbox) as consumer:
             await publish(js, settings, b"before")
             await inbox.until(1)
-            looked = consumer._heard_at
+            looked = consumer._lag_at
             time.sleep(4)  # noqa: ASYNC251 - freezing the whole process is the fault
             await publish(js, settings, b"after")
             await inbox.until(2)
-            await until(lambda: consumer._heard_at > looked)
+            await until(lambda: consumer._lag_at > looked)
     assert not [line for line in lines if "no heartbeat" in line["event"]]
 
 
@@ -734,7 +735,7 @@ async def test_what_the_server_does_not_permit_is_said_until_it_is_granted(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user may look at everything and ask for nothing: no request is ever answered."""
-    monkeypatch.setattr(jetstream, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(pull, "HEARTBEAT_SECONDS", 1)
     users = (
         "authorization {{ users: [{{ user: tracker, password: secret, permissions: {{ publish: {} }} }}] }}"
     )
@@ -981,7 +982,7 @@ async def test_a_purge_during_an_outage_is_counted(js: JetStreamContext, setting
         await js.purge_stream(settings.stream)
         info = await js.consumer_info(settings.stream, settings.durable)
         assert (info.delivered and info.delivered.stream_seq) == 5
-        consumer._attached = False
+        consumer._attached_on = None
         await until(lambda: consumer.attached)
         await publish(js, settings, b"after")
         await consumer.ack(inbox.take())
@@ -1020,17 +1021,19 @@ async def test_stop_ends_with_the_server_gone(data_dir: Path) -> None:
             await consumer.stop()
 
 
-@pytest.mark.parametrize("part", ["_check", "_tell_gap"])
-async def test_a_defect_of_the_watch_is_told(
-    settings: NatsSettings, monkeypatch: pytest.MonkeyPatch, part: str
+@pytest.mark.parametrize("part", ["_check", "_tell_gap", "_take"])
+async def test_a_defect_is_told(
+    js: JetStreamContext, settings: NatsSettings, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """Without its loops a consumer would look alive and never pull again, or never notice silence."""
+    """Else a consumer would look alive and never pull again, never notice silence, or lose what it takes."""
+    await make_stream(js, settings)
+    await publish(js, settings, b"1")
     client = await connect(settings, lambda _: None, patient=False)
     defects: list[Exception] = []
     inbox = Inbox()
     consumer = JetStreamConsumer(client, settings, inbox.receive, inbox.room, defects.append)
 
-    def broken() -> None:
+    def broken(*_: object) -> None:
         raise KeyError("num_pending")
 
     with monkeypatch.context() as patch:

@@ -14,8 +14,8 @@ from msgspec import Struct
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from tracker_daemon.consumer.jetstream import MAX_HEADER_BYTES
 from tracker_daemon.consumer.position import message_at, parse_reply
+from tracker_daemon.consumer.pull import MAX_HEADER_BYTES
 from tracker_daemon.consumer.stream import alone, subjects
 from tracker_daemon.errors import Misconfigured, Unavailable
 
