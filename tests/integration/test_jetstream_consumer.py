@@ -579,6 +579,8 @@ async def test_a_request_that_the_client_sends_again_after_a_reconnect_is_taken_
         await publish(js, settings, *numbered(100))
         await inbox.until(100)
         inbox.take()
+        assert consumer._client._flusher_task is not None
+        consumer._client._flusher_task.cancel()  # it might send the request on the old connection yet
         await consumer.resume()
         assert consumer._client.pending_data_size > 0
         await consumer._client._process_op_err(ConnectionResetError())
