@@ -161,3 +161,26 @@ async def test_stop_lets_what_waits_for_room_in_as_room_is_made(
         await stopping
         assert inbox.payloads() == [b"%d" % number for number in range(25)]
         assert inbox.least[0] == 0
+
+
+@pytest.mark.parametrize("part", ["_receive", "_room"])
+async def test_a_defect_is_told(
+    agent: Client, settings: NatsSettings, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """nats-py goes on after an exception, and so would lose one message after the other."""
+    client = await connect(settings, lambda _: None, patient=False)
+    defects: list[Exception] = []
+    inbox = Inbox()
+    consumer = CoreConsumer(client, settings, inbox.receive, inbox.room, defects.append)
+    await consumer.start()
+
+    def broken(*_: object) -> None:
+        raise KeyError(part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, part, broken)
+        await agent.publish(settings.decisions_subject, b"1")
+        await until(lambda: defects)
+    assert isinstance(defects[0], KeyError)
+    await consumer.stop()
+    await disconnect(client)

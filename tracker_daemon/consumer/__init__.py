@@ -1,4 +1,4 @@
-"""NATS: the only room that knows nats-py. Messages come in through here, acknowledgements go out."""
+"""NATS, in the daemon known here alone: messages come in through this room, acknowledgements go out."""
 
 from nats.aio.client import Client
 

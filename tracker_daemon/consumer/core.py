@@ -79,10 +79,10 @@ class CoreConsumer:
         """Go on after a flush made room."""
         self._freed.set()
 
-    async def ack(self, replies: Iterable[str]) -> None:
+    async def ack(self, tokens: Iterable[str]) -> None:
         """Do nothing: a reply subject in core NATS belongs to the publisher."""
 
-    async def in_progress(self, replies: Iterable[str]) -> None:
+    async def in_progress(self, tokens: Iterable[str]) -> None:
         """Do nothing: nothing is delivered again."""
 
     async def stop(self) -> None:
@@ -93,12 +93,19 @@ class CoreConsumer:
         self._freed.set()
 
     async def _on_message(self, msg: Msg) -> None:
-        while self._full() and not self._stopped:
-            self._freed.clear()
-            await self._freed.wait()
-        if self._stopped:
-            metrics.slow_consumer_drops.inc()
-            return
+        try:
+            while self._full() and not self._stopped:
+                self._freed.clear()
+                await self._freed.wait()
+            if self._stopped:
+                metrics.slow_consumer_drops.inc()
+            else:
+                self._take(msg)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def _take(self, msg: Msg) -> None:
         metrics.messages_received.add(msg.subject)
         message = Message(
             msg.subject,
@@ -108,11 +115,7 @@ class CoreConsumer:
             published_ns=time.time_ns(),
             headers=msg.headers,
         )
-        try:
-            self._receive(message, None)
-        except Exception as error:
-            self._fail(error)
-            raise
+        self._receive(message, None)
 
     def _full(self) -> bool:
         rows, size = self._room()
