@@ -29,8 +29,8 @@ BEGIN
     -- By default everyone may make temporary tables (and before PostgreSQL 15 any table), and fill the disk.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-    -- COPY fills a temporary table first.
-    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO tracker_writer', current_database());
+    -- COPY fills a temporary table first; the owner replays dead letters.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO tracker_writer, tracker_owner', current_database());
     GRANT CREATE ON SCHEMA public TO tracker_owner;
 
     IF to_regclass('tracker_migrations') IS NULL THEN

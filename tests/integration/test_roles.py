@@ -412,6 +412,12 @@ async def test_the_owner_migrates_and_the_writer_writes(owner: str, database: st
     assert await works(login(database, "writer"))
 
 
+async def test_the_owner_can_store_what_is_replayed(owner: str) -> None:
+    """`dead-letters replay` writes as a daemon does, and only the owner may mark the letters."""
+    await migrate(owner, DIMENSIONS)
+    assert await works(owner)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
