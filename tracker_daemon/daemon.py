@@ -45,7 +45,7 @@ RETRY_CAP_SECONDS: Final = 5
 
 
 async def run(settings: Settings) -> int:
-    """Run the daemon until SIGTERM or SIGINT and return its exit code: 0 drained, 1 failed, 3 work left."""
+    """Run the daemon until told to stop and return its exit code: 0 drained, 1 failed, 3 work left."""
     daemon = Daemon(settings)
     _declare_series(settings)
     # What is here stays. What comes is freed by its reference count, and cycles are few: to look for them at
@@ -167,8 +167,9 @@ class Daemon:
         if not self._consumer.attached:
             found["nats"] = self._consumer.trouble or self._nats_trouble or "not connected"
         waiting = self._batches.held() or self._consumer.pending
-        if waiting and asyncio.get_running_loop().time() - self._progress_at > STALL_SECONDS:
-            found["progress"] = f"messages wait and none was committed for more than {STALL_SECONDS} s"
+        patience = STALL_SECONDS + self._settings.batch.flush_interval_seconds
+        if waiting and asyncio.get_running_loop().time() - self._progress_at > patience:
+            found["progress"] = f"messages wait and none was committed for more than {patience:g} s"
         return found
 
     def override(self) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# SIGHUP comes when the terminal closes; nohup has it ignored.
+_HANGS_UP = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+STOPS: Final = (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if _HANGS_UP else ()))
+"""What asks for the end."""
 
 
 class Stop:
@@ -26,10 +31,10 @@ class Stop:
 
 @contextlib.contextmanager
 def heard(override: Callable[[], None]) -> Iterator[Stop]:
-    """Hear SIGTERM and SIGINT for the length of a block; SIGUSR1 calls `override`."""
+    """Hear `STOPS` for the length of a block; SIGUSR1 calls `override`."""
     stop = Stop()
     loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: stop.ask, signal.SIGINT: stop.ask, signal.SIGUSR1: override}
+    handlers = dict.fromkeys(STOPS, stop.ask) | {signal.SIGUSR1: override}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.acceptance.command import PATIENCE_SECONDS, SCRIPT, tracker, until
 from tests.factory import decision
+from tracker_daemon.signals import STOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +145,7 @@ async def test_a_second_sigterm_does_not_leave_servers_behind(
     assert processes_in(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 async def test_a_signal_while_servers_start_ends_them(
     number: signal.Signals, run: Run, basics: dict[str, str], folder: Path
 ) -> None:
@@ -170,7 +171,7 @@ async def test_the_demo_replays_prints_its_tables_and_leaves_no_process(folder: 
     assert processes_in(folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 async def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, folder: Path) -> None:
     demo = await asyncio.create_subprocess_exec(
         *(SCRIPT, "demo", "--data-dir", folder),

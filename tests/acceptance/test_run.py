@@ -20,6 +20,7 @@ from tests.conftest import create_database
 from tests.factory import decision
 from tests.servers import Away
 from tracker_daemon.embedded import NatsServer, PostgresServer
+from tracker_daemon.signals import STOPS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tests.acceptance.conftest import Run
     from tests.acceptance.stream import Stream
 
-ENDINGS = [signal.SIGTERM, signal.SIGINT]
 ACK_WAIT_SECONDS = 2
 """Of durables whose messages a second daemon waits for."""
 
@@ -278,7 +278,7 @@ def _seed_row(payload: bytes, ids: dict[str, UUID]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("number", ENDINGS)
+@pytest.mark.parametrize("number", STOPS)
 async def test_a_signal_flushes_what_is_held_and_acknowledges_it(
     number: signal.Signals, run: Run, settings: dict[str, str], stream: Stream, dsn: str
 ) -> None:
@@ -456,7 +456,7 @@ async def test_sigterm_with_nats_away_stores_what_is_held_and_the_next_daemon_ac
             assert await second.stop() == 0
 
 
-@pytest.mark.parametrize("number", ENDINGS)
+@pytest.mark.parametrize("number", STOPS)
 @pytest.mark.parametrize("away", ["TRACKER_POSTGRES_DSN", "TRACKER_NATS_SERVERS"])
 async def test_a_signal_while_a_server_is_waited_for_ends_it_in_order(
     away: str, number: signal.Signals, run: Run, settings: dict[str, str], taken_port: int

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.acceptance.stream import stream_on
 from tests.conftest import DIMENSIONS
+from tests.factory import decision, message
 from tests.waiting import until
 from tracker_daemon.config import load
 from tracker_daemon.daemon import DRAINED, Daemon, run
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 async def daemon(nats_server: NatsServer, dsn: str) -> AsyncIterator[Daemon]:
     """Yield a daemon between a stream of its own and a migrated database, not yet running."""
     async with stream_on(nats_server) as stream:
-        database = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
-        yield Daemon(load(environ={**stream.settings, **database}))
+        own = {
+            "TRACKER_POSTGRES_DSN": dsn,
+            "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS),
+            "TRACKER_BATCH_FLUSH_INTERVAL_SECONDS": "3600",
+        }
+        yield Daemon(load(environ={**stream.settings, **own}))
 
 
 async def test_asked_to_stop_it_drains_alive(daemon: Daemon) -> None:
@@ -51,6 +56,22 @@ async def test_with_a_part_that_has_died_it_drains_but_is_not_alive(daemon: Daem
     with pytest.raises(ConnectionLost, match="for good"):
         await running
     assert alive == [False]
+
+
+async def test_what_waits_for_its_flush_stalls_nothing(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the interval is; what waits for longer does."""
+    stop = Stop()
+    running = asyncio.create_task(daemon.run(stop, lambda: None))
+    await until(lambda: not daemon.obstacles())
+    daemon._receive(message(decision()), None)
+    monkeypatch.setattr("tracker_daemon.daemon.STALL_SECONDS", 0)
+    assert daemon.obstacles() == {}
+    monkeypatch.setattr("tracker_daemon.daemon.STALL_SECONDS", -3600)
+    assert daemon.obstacles().keys() == {"progress"}
+    stop.ask()
+    assert await running == DRAINED
 
 
 async def test_its_http_pages_say_whether_it_is_alive(

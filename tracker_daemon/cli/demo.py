@@ -36,6 +36,7 @@ from tracker_daemon.demo.script import Script
 from tracker_daemon.embedded import EmbeddedServers, default_data_dir
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.postgres import Connection, connected
+from tracker_daemon.signals import STOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +68,8 @@ def demo(
     """Replay thirteen years of five stocks through the real pipeline, on servers it brings along."""
     if nats_url is not None and (keep_running or data_dir):
         raise typer.BadParameter("--nats-url starts nothing: leave out --keep-running and --data-dir")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
     try:
         if nats_url is not None:
             _publish(nats_url, _script(limit), rate)

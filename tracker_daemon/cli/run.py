@@ -18,6 +18,7 @@ from tracker_daemon.cli.options import ConfigFile, DataDir, Set, load
 from tracker_daemon.embedded import EmbeddedServers, default_data_dir
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.loop import timed_loop
+from tracker_daemon.signals import STOPS
 
 if TYPE_CHECKING:
     from tracker_daemon.config import Settings
@@ -33,7 +34,7 @@ def run(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Run the daemon until SIGTERM or SIGINT, then drain."""
+    """Run the daemon until SIGTERM, SIGINT or SIGHUP, then drain."""
     if data_dir and not embedded:
         raise typer.BadParameter("--data-dir is the folder of the embedded servers: add --embedded")
     loaded = load(config_file, settings)
@@ -45,7 +46,8 @@ def run(
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     # Until the daemon takes the signals over, they end the servers' start in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), EmbeddedServers(data_dir or default_data_dir()) as servers:
         addresses = {"nats.servers": servers.nats.url, "postgres.dsn": servers.postgres.dsn()}
         log.info("embedded servers", folder=str(servers.data_dir), **addresses)
@@ -57,8 +59,8 @@ def run(
             code = _run(load(config_file, settings, **addresses))
         finally:
             # The servers are stopped next, which must not be cut short.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in STOPS:
+                signal.signal(number, signal.SIG_IGN)
         raise typer.Exit(code)
 
 

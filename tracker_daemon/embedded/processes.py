@@ -12,6 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracker_daemon.signals import STOPS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -21,15 +23,12 @@ _KILL_SECONDS = 10.0
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold SIGTERM and SIGINT back for the length of a block: a process half made could not be ended."""
+    """Hold `STOPS` back for the length of a block: a process half made could not be ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
-    before = {
-        number: signal.signal(number, lambda which, _: held.append(which))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    before = {number: signal.signal(number, lambda which, _: held.append(which)) for number in STOPS}
     try:
         yield
     finally:
