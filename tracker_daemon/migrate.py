@@ -86,7 +86,7 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
     async with locked(dsn), connected(dsn, statement_cache=False) as connection:
         with translated():
             await _check_owner(connection)
-            if not await _exists(connection, "tracker_migrations"):
+            if not await exists(connection, "tracker_migrations"):
                 await make_history(connection)
             applied = await _applied(connection)
             missing = [migration for migration in migrations() if migration.number not in applied]
@@ -153,11 +153,8 @@ async def apply(connection: Connection, migration: Migration, dimensions: int) -
     except Locked as error:
         raise Locked(f"migration {migration.number:03}_{migration.name}: {error}") from error
     except (Misconfigured, Rejected) as error:
-        remedy = (
-            _REMEDY
-            if "vector" in str(error)
-            else "the roles that it needs are in deploy/README.md, its SQL in schemas/sql"
-        )
+        roles = "the roles that it needs are in deploy/README.md, its SQL in schemas/sql"
+        remedy = _REMEDY if '"vector"' in str(error) else roles
         raise Misconfigured(f"migration {migration.number:03}_{migration.name}: {error}; {remedy}") from error
     log.info("migration applied", number=migration.number, name=migration.name)
 
@@ -212,26 +209,27 @@ _REMEDY = (
 ADOPTION: Final = Migration(0, "adoption", "-- breaking")
 
 
+async def exists(connection: Connection, relation: str) -> bool:
+    """Whether the search path leads to a table, view or index of that name."""
+    return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", relation) is True
+
+
 async def _applied(connection: Connection) -> dict[int, bool]:
+    """Whether it is breaking, by the number of each migration that was applied."""
+    if not await exists(connection, "tracker_migrations"):
+        return {}
     rows = await connection.fetch("SELECT number, breaking FROM tracker_migrations")
     return {row["number"]: row["breaking"] for row in rows}
 
 
-async def _exists(connection: Connection, table: str) -> bool:
-    return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table) is True
-
-
 async def is_foreign(connection: Connection) -> bool:
-    """Whether someone else made `llm_decisions`."""
-    return await _exists(connection, "llm_decisions") and not await _exists(connection, "tracker_migrations")
+    """Whether someone else made `llm_decisions`: a history may be there, of a first migration that failed."""
+    return await exists(connection, "llm_decisions") and not await _applied(connection)
 
 
 async def is_half_adopted(connection: Connection) -> bool:
     """Whether the adoption of someone else's table has begun and is not finished."""
-    return (
-        await _exists(connection, "tracker_migrations")
-        and (await _applied(connection)).get(ADOPTION.number) is True
-    )
+    return (await _applied(connection)).get(ADOPTION.number) is True
 
 
 async def finish_adoption(connection: Connection) -> None:
@@ -256,9 +254,9 @@ async def _check_owner(connection: Connection) -> None:
 
 
 async def _check(connection: Connection, dimensions: int) -> None:
-    if not await _exists(connection, "tracker_migrations"):
-        raise Misconfigured("the tables are not there yet: run tracker-daemon migrate")
     applied = await _applied(connection)
+    if not applied:
+        raise Misconfigured("the tables are not there yet: run tracker-daemon migrate")
     known = {migration.number for migration in migrations()}
     if known - applied.keys():
         raise Misconfigured("the schema is older than this version: run tracker-daemon migrate")
@@ -278,10 +276,10 @@ async def _check(connection: Connection, dimensions: int) -> None:
 
 
 async def required_columns(connection: Connection, table: str, known: Sequence[str]) -> list[str]:
-    """The columns of a table, other than these, that an INSERT without them fails for."""
+    """The columns of a table, other than these, that an INSERT without them fails for; quoted for SQL."""
     rows = await connection.fetch(
         """
-        SELECT attname::text FROM pg_attribute
+        SELECT quote_ident(attname) FROM pg_attribute
         WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL($2::text[])
           AND attnotnull AND NOT atthasdef AND attidentity = ''
         ORDER BY attnum

@@ -1,5 +1,5 @@
 -- Decisions, the ledger of their outcomes, dead letters.
--- :embedding_dimensions is set once, by `tracker-daemon migrate` (psql: -v embedding_dimensions=1536).
+-- :embedding_dimensions is set once, by `tracker-daemon migrate`.
 
 CREATE EXTENSION IF NOT EXISTS vector;
 

@@ -267,13 +267,13 @@ async def test_a_database_that_is_away_is_worth_waiting_for() -> None:
 
 async def test_what_sessions_require_is_said_at_every_start(dsn: str, sql: asyncpg.Connection) -> None:
     await sql.execute(
-        "ALTER TABLE trading_sessions ADD desk text NOT NULL, ADD note text NOT NULL DEFAULT ''"
+        """ALTER TABLE trading_sessions ADD "Desk" text NOT NULL, ADD note text NOT NULL DEFAULT ''"""
     )
     with structlog.testing.capture_logs() as lines:
         await check_schema(dsn, DIMENSIONS)
     [reason] = [line["reason"] for line in lines]
-    assert reason.startswith("trading_sessions wants desk, of which")
-    assert "ALTER TABLE trading_sessions ALTER COLUMN desk SET DEFAULT" in reason
+    assert reason.startswith('trading_sessions wants "Desk", of which')
+    assert 'ALTER TABLE trading_sessions ALTER COLUMN "Desk" SET DEFAULT' in reason
 
 
 LATER = "tracker_daemon.migrate.migrations"
