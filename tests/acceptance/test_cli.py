@@ -65,6 +65,10 @@ async def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         (("run", "--embeded"), "No such option: --embeded"),
         (("migrate", "--outcome", "won=SUCCESS"), "--outcome goes with --adopt"),
         (("migrate", "--adopt", "--outcome", "won=WON"), "'won=WON' must look like WORD=SUCCESS"),
+        (
+            ("migrate", "--adopt", "--outcome", "won=SUCCESS", "--outcome", "won=FAILURE"),
+            "a word is given with two meanings",
+        ),
         (("dead-letters", "show", "not-a-uuid"), "UUID"),
         (("dead-letters", "list", "--since", "yesterday"), "expected an age like 24h or 30d"),
     ],

@@ -51,6 +51,10 @@ def _words(given: list[str], *, adopting: bool) -> dict[str, str]:
     if given and not adopting:
         raise typer.BadParameter("--outcome goes with --adopt")
     try:
-        return dict(map(parse_word, given))
+        pairs = set(map(parse_word, given))
     except ValueError as error:
         raise typer.BadParameter(f"--outcome: {error}") from None
+    words = dict(pairs)
+    if len(words) < len(pairs):
+        raise typer.BadParameter("--outcome: a word is given with two meanings")
+    return words
