@@ -14,7 +14,8 @@ BEGIN
             EXECUTE format('ALTER TABLE llm_decisions ALTER COLUMN %I SET STORAGE EXTERNAL', texts);
         END IF;
     END LOOP;
-    IF NOT lz4 THEN
+    -- A table in partitions, which may have been adopted, stores nothing itself.
+    IF NOT lz4 AND (SELECT relkind = 'r' FROM pg_class WHERE oid = 'llm_decisions'::regclass) THEN
         ALTER TABLE llm_decisions SET (toast_tuple_target = 4080);
     END IF;
 END

@@ -13,14 +13,16 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
-from tracker_daemon.adoption import adopt, foreign, parse_word
+from tests.waiting import until
+from tracker_daemon.adoption import Adopted, adopt, foreign, parse_word
 from tracker_daemon.embedded.wheels import postgres_programs
 from tracker_daemon.errors import Misconfigured, SchemaError
 from tracker_daemon.migrate import check_schema, migrate, migrations
-from tracker_daemon.postgres import Rejected, connected
+from tracker_daemon.postgres import connected
 from tracker_daemon.store import Store
 from tracker_daemon.store.reconcile import look_up, trace, unprojected
 
@@ -198,7 +200,7 @@ async def test_while_an_adoption_is_not_finished_no_daemon_starts_and_none_migra
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tracker_daemon.adoption.takeover.BATCH_ROWS", 4)
-        with pytest.raises(Rejected, match="not this one"):
+        with pytest.raises(Misconfigured, match=r"not this one; .* run tracker-daemon migrate --adopt again"):
             await adopt(database, DIMENSIONS, {})
     entered = await events(theirs)
     assert len(entered) >= 4
@@ -212,6 +214,121 @@ async def test_while_an_adoption_is_not_finished_no_daemon_starts_and_none_migra
     assert set(entered) <= set(ledger)
     assert done.outcomes == len(ledger) - len(entered)
     await check_schema(database, DIMENSIONS)
+
+
+async def test_who_comes_in_the_middle_waits_until_it_is_finished(
+    database: str, theirs: asyncpg.Connection
+) -> None:
+    """Another adoption, and a daemon that migrates at its start; one that only looks is sent away."""
+    before = await restore(theirs, "seed")
+    await theirs.execute(
+        "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;"
+        "CREATE TRIGGER wait_here BEFORE UPDATE ON llm_decisions FOR EACH ROW EXECUTE FUNCTION wait_here();"
+        "SELECT pg_advisory_lock(42)"
+    )
+    held = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted)"
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(adopt(database, DIMENSIONS, {}))
+        await until(lambda: theirs.fetchval(held))
+        with pytest.raises(SchemaError, match="not finished"):
+            await check_schema(database, DIMENSIONS)
+        with capture_logs() as logs:
+            second = group.create_task(adopt(database, DIMENSIONS, {}))
+            daemon = group.create_task(migrate(database, DIMENSIONS))
+            await until(lambda: sum("waiting" in line["event"] for line in logs) == 2)
+        await theirs.execute("SELECT pg_advisory_unlock(42)")
+    await assert_kept(theirs, before)
+    assert first.result().outcomes == await theirs.fetchval("SELECT count(*) FROM llm_outcomes")
+    assert (second.result(), daemon.result()) == (Adopted(None, []), [])
+
+
+async def test_a_table_in_partitions_by_its_id_keeps_them(database: str, theirs: asyncpg.Connection) -> None:
+    await restore(theirs, "seed")
+    await theirs.execute(
+        "ALTER TABLE llm_decisions RENAME TO whole;"
+        "CREATE TABLE llm_decisions (LIKE whole INCLUDING DEFAULTS, PRIMARY KEY (id)) PARTITION BY HASH (id);"
+        "CREATE TABLE odd PARTITION OF llm_decisions FOR VALUES WITH (MODULUS 2, REMAINDER 1);"
+        "CREATE TABLE even PARTITION OF llm_decisions FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+        "INSERT INTO llm_decisions TABLE whole; DROP TABLE whole"
+    )
+    before = await decisions(theirs)
+    await adopt(database, DIMENSIONS, {})
+    await assert_kept(theirs, before)
+    store = Store(database)
+    known = next(id_ for id_, row in before.items() if row["outcome"])
+    batch = deliver(decision(id=str(known)), decision(), outcome(known, "PENDING", pnl=77))
+    assert await store.write(batch) == ["duplicate", "stored", "stored"]
+    await store.close()
+    assert await theirs.fetchval("SELECT pnl FROM llm_decisions WHERE id = $1", known) == 77
+
+
+async def test_an_outcome_that_a_trigger_keeps_out_is_missed(
+    database: str, theirs: asyncpg.Connection
+) -> None:
+    """As on a table that is to be appended to only: it takes the UPDATE without a word, and ignores it."""
+    before = await restore(theirs, "seed")
+    await theirs.execute(
+        "CREATE FUNCTION ignore() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER ignore BEFORE UPDATE ON llm_decisions FOR EACH ROW EXECUTE FUNCTION ignore()"
+    )
+    decided = sum(row["outcome"] is not None or row["pnl"] is not None for row in before.values())
+    with pytest.raises(SchemaError, match=rf"^{decided} outcomes .* trigger .* migrate --adopt again"):
+        await adopt(database, DIMENSIONS, {})
+    with pytest.raises(SchemaError, match="not finished"):
+        await check_schema(database, DIMENSIONS)
+    await theirs.execute("DROP TRIGGER ignore ON llm_decisions")
+    await adopt(database, DIMENSIONS, {})
+    await assert_kept(theirs, before)
+
+
+async def test_the_history_of_a_migration_that_failed_does_not_make_the_table_ours(
+    database: str, theirs: asyncpg.Connection
+) -> None:
+    """A daemon came first and could not make its tables; then the dump was restored."""
+    await theirs.execute("CREATE TABLE llm_outcomes ()")
+    with pytest.raises(Misconfigured):
+        await migrate(database, DIMENSIONS)
+    await theirs.execute("DROP TABLE llm_outcomes")
+    before = await restore(theirs, "seed")
+    for refuse in (migrate, check_schema):
+        with pytest.raises(SchemaError, match="tracker-daemon migrate --adopt takes it over"):
+            await refuse(database, DIMENSIONS)
+    await adopt(database, DIMENSIONS, {})
+    await assert_kept(theirs, before)
+
+
+async def test_a_default_of_theirs_is_no_outcome_of_a_new_decision(
+    database: str, theirs: asyncpg.Connection
+) -> None:
+    await restore(theirs, "seed")
+    await theirs.execute(
+        "ALTER TABLE llm_decisions ALTER outcome SET DEFAULT 'pending', ALTER pnl SET DEFAULT 0, "
+        "ADD ingested_at timestamptz"
+    )
+    await adopt(database, DIMENSIONS, {})
+    store = Store(database)
+    await store.write(deliver(decision(id=str(id_ := uuid4()))))
+    await store.close()
+    row = (await decisions(theirs))[id_]
+    assert (row["outcome"], row["pnl"]) == (None, None)
+    assert row["ingested_at"] is not None
+
+
+@pytest.mark.parametrize("at", ["infinity", "2999-12-31"])
+async def test_the_outcome_of_a_decision_with_a_time_to_come_is_replaced(
+    at: str, database: str, theirs: asyncpg.Connection
+) -> None:
+    await restore(theirs, "seed")
+    id_ = await theirs.fetchval(
+        f"UPDATE llm_decisions SET created_at = '{at}' "
+        "WHERE id = (SELECT id FROM llm_decisions WHERE outcome = 'SUCCESS' LIMIT 1) RETURNING id"
+    )
+    await adopt(database, DIMENSIONS, {})
+    store = Store(database)
+    await store.write(deliver(outcome(id_, "FAILURE", pnl=-1)))
+    await store.close()
+    assert await theirs.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", id_) == "FAILURE"
 
 
 REFUSED = {
@@ -231,9 +348,29 @@ REFUSED = {
         "set TRACKER_EMBEDDING_DIMENSIONS=4"
     ),
     "ALTER TABLE llm_decisions DROP CONSTRAINT llm_decisions_pkey": r"ADD PRIMARY KEY \(id\)",
+    "ALTER TABLE llm_decisions DROP CONSTRAINT llm_decisions_pkey, ALTER id DROP NOT NULL, ADD UNIQUE (id); "
+    "UPDATE llm_decisions SET id = NULL WHERE symbol = 'ETH'": "unique and not NULL",
+    "CREATE TABLE llm_decisions_2024 () INHERITS (llm_decisions)": "no key keeps the ids",
+    "ALTER TABLE llm_decisions ADD action varchar(20) GENERATED ALWAYS AS (left(response, 4)) STORED": (
+        "ALTER COLUMN action DROP EXPRESSION"
+    ),
+    "CREATE INDEX llm_decisions_agent_name ON llm_decisions (agent_name)": (
+        "llm_decisions_agent_name that is no index of llm_decisions on agent_name, created_at: rename it"
+    ),
+    "CREATE TABLE sessions (id uuid PRIMARY KEY); ALTER TABLE llm_decisions "
+    "DROP CONSTRAINT llm_decisions_session_id_fkey, "
+    'ADD CONSTRAINT "Ours" FOREIGN KEY (session_id) REFERENCES sessions NOT VALID': (
+        'DROP CONSTRAINT "Ours", or rename sessions to trading_sessions'
+    ),
+    "CREATE SCHEMA first; ALTER DATABASE {database} SET search_path = first, public": (
+        "llm_decisions is in the schema public, and the daemon would make its tables in first"
+    ),
     "ALTER TABLE llm_decisions ADD CONSTRAINT done CHECK (outcome <> 'PENDING') NOT VALID": (
         "constraint done of llm_decisions forbids one of SUCCESS, FAILURE, PENDING"
     ),
+    "CREATE TYPE word AS ENUM ('SUCCESS', 'FAILURE', 'PENDING'); "
+    "ALTER TABLE llm_decisions ALTER outcome TYPE word USING upper(outcome)::word, "
+    "ADD CONSTRAINT known CHECK (outcome <= 'PENDING'::word)": "constraint known of llm_decisions forbids",
     "ALTER TABLE llm_decisions DROP session_id; DROP TABLE trading_sessions; "
     "CREATE TABLE trading_sessions (id bigint)": "trading_sessions has no column id of type uuid",
     "ALTER TABLE llm_decisions RENAME TO decisions; CREATE VIEW llm_decisions AS TABLE decisions": "no table",
@@ -249,7 +386,7 @@ async def test_what_cannot_be_adopted_is_refused_in_words_and_not_changed(
     change: str, database: str, theirs: asyncpg.Connection, servers_folder: Path
 ) -> None:
     await restore(theirs, "seed")
-    await theirs.execute(change)
+    await theirs.execute(change.replace("{database}", urlsplit(database).path.removeprefix("/")))
     before = await dumped(database, servers_folder)
     with pytest.raises((SchemaError, Misconfigured), match=REFUSED[change]) as caught:
         await adopt(database, DIMENSIONS, {})

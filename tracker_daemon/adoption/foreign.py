@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from tracker_daemon.errors import Misconfigured
-from tracker_daemon.migrate import STATEMENT_SECONDS, required_columns
+from tracker_daemon.migrate import STATEMENT_SECONDS, exists, required_columns
 from tracker_daemon.postgres import Rejected, translated
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ TYPES: Final = {
     "embedding_model": "character varying(100)",
     "ingested_at": "timestamp with time zone",
 }
+DEFAULTS: Final = {"outcome": "DROP DEFAULT", "pnl": "DROP DEFAULT", "ingested_at": "SET DEFAULT now()"}
+"""Of the columns that a new decision is stored without: the first two show what the ledger has."""
 INDEXES: Final = {
     "llm_decisions_session_id": ["session_id"],
     "llm_decisions_symbol": ["symbol"],
@@ -59,15 +61,31 @@ INDEXES: Final = {
 
 _IS_TABLE: Final = "SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = 'llm_decisions'::regclass"
 _COLUMNS: Final = """
-SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS required
+SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS required,
+       attgenerated <> '' AS generated
 FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped
 """
+# The daemon makes its tables in the first schema of the search path, and would not see one further on.
+_ELSEWHERE: Final = """
+SELECT relname::text, quote_ident(nspname), quote_ident(current_schema())
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+WHERE c.oid IN (to_regclass('llm_decisions'), to_regclass('trading_sessions')) AND nspname <> current_schema()
+"""
+# The key of a table knows nothing of the rows in tables that inherit from it; that of a partitioned one does.
 _KEYED: Final = """
 SELECT EXISTS (
     SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND indkey::text = attnum::text
-    WHERE indrelid = 'llm_decisions'::regclass AND attname = 'id'
+    JOIN pg_class c ON c.oid = indrelid
+    WHERE indrelid = 'llm_decisions'::regclass AND attname = 'id' AND attnotnull
       AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL
+      AND (relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = indrelid))
 )
+"""
+_OTHER_SESSIONS: Final = """
+SELECT quote_ident(conname), confrelid::regclass::text
+FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum]
+WHERE conrelid = 'llm_decisions'::regclass AND contype = 'f' AND attname = 'session_id'
+  AND conparentid = 0 AND confrelid IS DISTINCT FROM to_regclass('trading_sessions')
 """
 _OUTCOMES: Final = ["SUCCESS", "FAILURE", "PENDING"]
 # CHECK constraints on the outcome alone.
@@ -76,13 +94,13 @@ SELECT conname, pg_get_expr(conbin, conrelid) AS rule
 FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND conkey = ARRAY[attnum]
 WHERE conrelid = 'llm_decisions'::regclass AND contype = 'c' AND attname = 'outcome'
 """
-# A plain index over these columns, whatever the direction, does the same as ours, if that is not there yet.
+_ALLOWED: Final = "SELECT bool_and({rule}) IS NOT FALSE FROM unnest($1::text[]) outcome"
+# A plain index over these columns, whatever the direction, does the same as ours.
 _SAME_INDEX: Final = """
 SELECT quote_ident(relname)
 FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN pg_am am ON am.oid = relam
 WHERE indrelid = 'llm_decisions'::regclass AND amname = 'btree' AND NOT indisunique AND indisvalid
   AND indpred IS NULL AND indexprs IS NULL AND indnatts = cardinality($1::text[])
-  AND to_regclass($2) IS NULL
   AND $1::text[] = ARRAY(
       SELECT attname::text FROM unnest(indkey) WITH ORDINALITY AS key (number, place)
       JOIN pg_attribute ON attrelid = indrelid AND attnum = number ORDER BY place
@@ -91,11 +109,12 @@ WHERE indrelid = 'llm_decisions'::regclass AND amname = 'btree' AND NOT indisuni
 
 
 class Column(Struct, frozen=True):
-    """A column of the table, its type in PostgreSQL's own words, and whether it may not be NULL."""
+    """A column: its type in PostgreSQL's own words, whether it may not be NULL, whether it is computed."""
 
     name: str
     type: str
     required: bool
+    generated: bool
 
 
 async def is_table(connection: Connection) -> bool:
@@ -110,12 +129,16 @@ async def rename(connection: Connection) -> None:
         if old in columns and new not in columns:
             await connection.execute(f"ALTER TABLE llm_decisions RENAME {old} TO {new}")
     for name, covered in INDEXES.items():
-        if theirs := await connection.fetchval(_SAME_INDEX, covered, name):
+        theirs = await connection.fetchval(_SAME_INDEX, covered)
+        if theirs and not await exists(connection, name):
             await connection.execute(f"ALTER INDEX {theirs} RENAME TO {name}")
 
 
 async def objections(connection: Connection, dimensions: int) -> list[str]:
-    """Why the table cannot be adopted, a sentence each; if there is none, `convert` will succeed."""
+    """Why the table cannot be adopted, a sentence each.
+
+    If there is none, only what depends on a column can keep `convert` from success, a view say.
+    """
     columns = await _columns(connection, "llm_decisions")
     found = [
         f"llm_decisions has no column {name}: add it, and fill it for the rows that are there"
@@ -133,6 +156,12 @@ async def objections(connection: Connection, dimensions: int) -> list[str]:
         if name in columns
     ]
     found += [
+        f"the column {name} is computed from others, and the daemon writes it: "
+        f"ALTER TABLE llm_decisions ALTER COLUMN {name} DROP EXPRESSION"
+        for name in TYPES
+        if name in columns and columns[name].generated
+    ]
+    found += [
         _type_remedy(column, target)
         for column, target in _mistyped(columns, dimensions)
         if not await _lossless(connection, column, target)
@@ -142,30 +171,58 @@ async def objections(connection: Connection, dimensions: int) -> list[str]:
         f"ALTER TABLE llm_decisions ALTER COLUMN {name} SET DEFAULT …, or DROP NOT NULL"
         for name in await required_columns(connection, "llm_decisions", list(TYPES))
     ]
-    return [*found, *await _objectionable_rules(connection)]
+    return [
+        *found,
+        *await _objectionable_places(connection),
+        *await _objectionable_rules(connection),
+        *await _objectionable_sessions(connection),
+    ]
+
+
+async def _objectionable_places(connection: Connection) -> list[str]:
+    found = [
+        f"{table} is in the schema {theirs}, and the daemon would make its tables in {ours}: let {theirs} be "
+        "the first in the search_path of TRACKER_POSTGRES_MIGRATE_DSN and TRACKER_POSTGRES_DSN"
+        for table, theirs, ours in await connection.fetch(_ELSEWHERE)
+    ]
+    found += [
+        f"there is a {name} that is no index of llm_decisions on {', '.join(covered)}: rename it"
+        for name, covered in INDEXES.items()
+        if await exists(connection, name) and not await connection.fetch(_SAME_INDEX, covered)
+    ]
+    return found
 
 
 async def _objectionable_rules(connection: Connection) -> list[str]:
     found = []
     if not await connection.fetchval(_KEYED):
         found.append(
-            "no key keeps the ids of llm_decisions unique: ALTER TABLE llm_decisions ADD PRIMARY KEY (id)"
+            "no key keeps the ids of llm_decisions unique and not NULL: "
+            "ALTER TABLE llm_decisions ADD PRIMARY KEY (id); or, where it has another primary key, "
+            "ALTER TABLE llm_decisions ALTER COLUMN id SET NOT NULL, ADD UNIQUE (id); "
+            "where it is partitioned, only by id can it be adopted"
         )
-    for name, rule in await connection.fetch(_OUTCOME_RULES):
-        if not await connection.fetchval(
-            f"SELECT bool_and({rule}) FROM unnest($1::text[]) outcome", _OUTCOMES
-        ):
-            found.append(
-                f"the constraint {name} of llm_decisions forbids one of {', '.join(_OUTCOMES)}: drop it"
-            )
-    sessions = await _columns(connection, "trading_sessions")
-    if sessions and ("id" not in sessions or sessions["id"].type != "uuid"):
-        found.append("trading_sessions has no column id of type uuid: rename it, the daemon makes its own")
+    found += [
+        f"the constraint {name} of llm_decisions forbids one of {', '.join(_OUTCOMES)}: drop it"
+        for name, rule in await connection.fetch(_OUTCOME_RULES)
+        if not await _holds(connection, _ALLOWED.format(rule=rule), _OUTCOMES)
+    ]
     return found
 
 
+async def _objectionable_sessions(connection: Connection) -> list[str]:
+    sessions = await _columns(connection, "trading_sessions")
+    if sessions and ("id" not in sessions or sessions["id"].type != "uuid"):
+        return ["trading_sessions has no column id of type uuid: rename it, the daemon makes its own"]
+    return [
+        f"the constraint {name} ties session_id to {table}, of which the daemon makes no rows: "
+        f"ALTER TABLE llm_decisions DROP CONSTRAINT {name}, or rename {table} to trading_sessions"
+        for name, table in await connection.fetch(_OTHER_SESSIONS)
+    ]
+
+
 async def convert(connection: Connection, dimensions: int) -> None:
-    """Give the columns that are there our types, and let be NULL what may be NULL here."""
+    """Give the columns that are there our types and defaults, and let be NULL what may be NULL here."""
     columns = await _columns(connection, "llm_decisions")
     changes = [
         f"ALTER COLUMN {column.name} TYPE {target} USING {column.name}::{target}"
@@ -176,12 +233,12 @@ async def convert(connection: Connection, dimensions: int) -> None:
         for name in TYPES
         if name in columns and columns[name].required and name not in ALWAYS_WRITTEN
     ]
-    if changes:
-        await connection.execute(f"ALTER TABLE llm_decisions {', '.join(changes)}", timeout=STATEMENT_SECONDS)
+    changes += [f"ALTER COLUMN {name} {default}" for name, default in DEFAULTS.items() if name in columns]
+    await connection.execute(f"ALTER TABLE llm_decisions {', '.join(changes)}", timeout=STATEMENT_SECONDS)
 
 
 async def _columns(connection: Connection, table: str) -> dict[str, Column]:
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+    if not await exists(connection, table):
         return {}
     return {row["name"]: Column(**row) for row in await connection.fetch(_COLUMNS, table)}
 
@@ -203,11 +260,16 @@ async def _lossless(connection: Connection, column: Column, target: str) -> bool
         return False  # nobody here knows in which zone the others' clock was read
     there = f"{column.name}::{target}"
     same = f"{there} IS NOT NULL" if column.type == "json" else f"{there}::{column.type} = {column.name}"
-    lost = f"SELECT EXISTS (SELECT FROM llm_decisions WHERE {column.name} IS NOT NULL AND NOT ({same}))"
+    lost = f"SELECT FROM llm_decisions WHERE {column.name} IS NOT NULL AND NOT ({same})"
+    return await _holds(connection, f"SELECT NOT EXISTS ({lost})")
+
+
+async def _holds(connection: Connection, question: str, *values: object) -> bool:
+    """Whether the answer is yes; what cannot even be asked, for types that do not go together, is a no."""
     try:
         with translated():
             async with connection.transaction():
-                return not await connection.fetchval(lost, timeout=STATEMENT_SECONDS)
+                return await connection.fetchval(question, *values, timeout=STATEMENT_SECONDS) is True
     except (Rejected, Misconfigured):
         return False
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from tracker_daemon import migrate
 from tracker_daemon.adoption import foreign
-from tracker_daemon.adoption.words import read_words
+from tracker_daemon.adoption.words import Words, read_words
 from tracker_daemon.errors import Misconfigured, SchemaError
 from tracker_daemon.migrate import Migration
 from tracker_daemon.postgres import Rejected, connected, translated
@@ -25,24 +25,27 @@ log = structlog.get_logger(__name__)
 
 BATCH_ROWS: Final = 1000
 LOG_ROWS: Final = 100_000
+_AGAIN: Final = "run tracker-daemon migrate --adopt again, with the same options"
 
+_LEFT: Final = "outcome_sequence IS NULL AND (outcome IS NOT NULL OR pnl IS NOT NULL)"
 # As if each decision had come with its outcome: the event has the decision's id and time, and comes before
-# whatever a stream has brought or brings. A decision without a time has one before all others.
-_ENTER: Final = """
+# whatever a stream has brought or brings. A decision without a time, or with one to come, has one before all.
+_ENTER: Final = f"""
 WITH decided AS (
-    SELECT id, outcome AS was, COALESCE(word.means, 'PENDING') AS outcome, pnl,
-           COALESCE(created_at, 'epoch') AS at
+    SELECT id, outcome AS was, COALESCE(word.means, 'PENDING') AS means,
+           CASE WHEN created_at < now() THEN created_at ELSE 'epoch' END AS at
     FROM llm_decisions LEFT JOIN unnest($3::text[], $4::text[]) AS word (was, means) ON word.was = outcome
-    WHERE id >= $1 AND outcome_sequence IS NULL AND (outcome IS NOT NULL OR pnl IS NOT NULL)
+    WHERE id >= $1 AND {_LEFT}
     ORDER BY id LIMIT $2
-), entered AS (
-    INSERT INTO llm_outcomes
-        (decision_id, event_id, outcome, pnl, observed_at, received_at, source, note, stream_sequence)
-    SELECT id, id, outcome, pnl, at, at, 'adopted', NULLIF(was, outcome), 0 FROM decided
+), shown AS (
+    UPDATE llm_decisions d SET outcome = means, outcome_at = at, outcome_sequence = 0
+    FROM decided WHERE d.id = decided.id
+    RETURNING d.id, was, means, pnl, at
 )
-UPDATE llm_decisions d SET outcome = decided.outcome, outcome_at = at, outcome_sequence = 0
-FROM decided WHERE d.id = decided.id
-RETURNING d.id
+INSERT INTO llm_outcomes
+    (decision_id, event_id, outcome, pnl, observed_at, received_at, source, note, stream_sequence)
+SELECT id, id, means, pnl, at, at, 'adopted', NULLIF(was, means), 0 FROM shown
+RETURNING decision_id
 """
 
 
@@ -65,7 +68,7 @@ async def adopt(dsn: str, dimensions: int, given: Mapping[str, str]) -> Adopted:
             if await migrate.is_foreign(connection):
                 applied = await _taken_over(connection, dimensions, given)
             if await migrate.is_half_adopted(connection):
-                outcomes = await _enter_outcomes(connection, given)
+                outcomes = await _ledger_begun(connection, given)
                 await migrate.finish_adoption(connection)
     return Adopted(outcomes, applied + await migrate.migrate(dsn, dimensions))
 
@@ -107,10 +110,29 @@ def _refuse(reasons: list[str]) -> None:
         )
 
 
-async def _enter_outcomes(connection: Connection, given: Mapping[str, str]) -> int:
-    """Enter every outcome into the ledger, as its decision's first event; return how many those were."""
+async def _ledger_begun(connection: Connection, given: Mapping[str, str]) -> int:
     words, unknown = await read_words(connection, given)
     _refuse(unknown)
+    # Of a column that is new the planner knows nothing, and might read the whole table for every batch.
+    await connection.execute("ANALYZE llm_decisions", timeout=migrate.STATEMENT_SECONDS)
+    try:
+        with translated():
+            entered = await _enter_outcomes(connection, words)
+    except (Misconfigured, Rejected) as error:
+        raise Misconfigured(f"{error}; once that is mended {_AGAIN}") from error
+    left = await connection.fetchval(
+        f"SELECT count(*) FROM llm_decisions WHERE {_LEFT}", timeout=migrate.STATEMENT_SECONDS
+    )
+    if left:
+        raise SchemaError(
+            f"{left} outcomes of llm_decisions did not get into the ledger: somebody still writes to that "
+            f"table, or a trigger of its keeps it from being updated; once that has an end {_AGAIN}"
+        )
+    return entered
+
+
+async def _enter_outcomes(connection: Connection, words: Words) -> int:
+    """Enter the outcomes into the ledger, each as its decision's first event; return how many those were."""
     entered, last = 0, UUID(int=0)
     while True:
         rows = await connection.fetch(
@@ -121,4 +143,4 @@ async def _enter_outcomes(connection: Connection, given: Mapping[str, str]) -> i
             log.info("entering outcomes into the ledger", so_far=entered)
         if len(rows) < BATCH_ROWS:
             return entered
-        last = max(row["id"] for row in rows)
+        last = max(row["decision_id"] for row in rows)
