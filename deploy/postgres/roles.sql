@@ -26,8 +26,10 @@ BEGIN
             FROM pg_extension WHERE extname = 'vector'
         );
     END LOOP;
-    -- By default everyone may make temporary tables (and before PostgreSQL 15 any table), and fill the disk.
+    -- By default everyone may make temporary tables and large objects (before PostgreSQL 15 any table), and fill
+    -- the disk.
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     -- COPY fills a temporary table first; the owner replays dead letters.
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO tracker_writer, tracker_owner', current_database());
