@@ -23,10 +23,10 @@ log = structlog.get_logger(__name__)
 
 LOCK_KEY: Final = 0x74726163  # "trac": one migrator at a time in a database
 LOCK_POLL_SECONDS: Final = 0.2
-LOCK_SECONDS: Final = 2
+LOCK_SECONDS: Final = 1.1
 """How long a change waits for a table: everybody who comes later queues behind it.
 
-Longer than the server's `deadlock_timeout`, after which an autovacuum gives way.
+Just longer than the server's `deadlock_timeout`, after which an autovacuum is told to give way.
 """
 LOCK_ATTEMPTS: Final = 20
 STATEMENT_SECONDS: Final = 86_400.0
