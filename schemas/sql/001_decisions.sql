@@ -4,10 +4,19 @@
 CREATE EXTENSION IF NOT EXISTS vector;
 
 -- Many installations have sessions of their own; a session that is not yet known gets a stub row.
-CREATE TABLE IF NOT EXISTS trading_sessions (
+-- They may be in any schema of the search path, where IF NOT EXISTS looks into the first one alone.
+DO $$
+BEGIN
+IF to_regclass('trading_sessions') IS NULL THEN
+
+CREATE TABLE trading_sessions (
     id         UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
+
+END IF;
+END
+$$;
 
 CREATE TABLE IF NOT EXISTS llm_decisions (
     id               UUID PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -350,6 +350,7 @@ REFUSED = {
     "ALTER TABLE llm_decisions DROP CONSTRAINT llm_decisions_pkey": r"ADD PRIMARY KEY \(id\)",
     "ALTER TABLE llm_decisions DROP CONSTRAINT llm_decisions_pkey, ALTER id DROP NOT NULL, ADD UNIQUE (id); "
     "UPDATE llm_decisions SET id = NULL WHERE symbol = 'ETH'": "unique and not NULL",
+    "ALTER TABLE llm_decisions SET UNLOGGED": "ALTER TABLE llm_decisions SET LOGGED",
     "CREATE TABLE llm_decisions_2024 () INHERITS (llm_decisions)": "no key keeps the ids",
     "ALTER TABLE llm_decisions ADD action varchar(20) GENERATED ALWAYS AS (left(response, 4)) STORED": (
         "ALTER COLUMN action DROP EXPRESSION"

@@ -179,10 +179,14 @@ async def test_a_table_of_someone_else_is_refused_and_unchanged(
     assert [tuple(row) for row in await empty.fetch("SELECT * FROM llm_decisions")] == [(1, "theirs")]
 
 
-async def test_an_operators_sessions_are_kept(database: str, empty: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("path", ["public", "ours,public"])
+async def test_an_operators_sessions_are_kept(path: str, database: str, empty: asyncpg.Connection) -> None:
+    """In whatever schema of the search path they are."""
+    await empty.execute("CREATE SCHEMA ours")
     await empty.execute("CREATE TABLE trading_sessions (id uuid PRIMARY KEY, name text DEFAULT 'none')")
     await empty.execute("INSERT INTO trading_sessions VALUES ($1, 'theirs')", id_ := uuid4())
-    await migrate(database, DIMENSIONS)
+    await migrate(f"{database}&search_path={path}", DIMENSIONS)
+    assert await empty.fetchval("SELECT count(*) FROM pg_tables WHERE tablename = 'trading_sessions'") == 1
     assert await columns(empty, "trading_sessions") == {
         "id": "uuid NOT NULL",
         "name": "text DEFAULT 'none'::text",

@@ -65,11 +65,12 @@ SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type, attnotnu
        attgenerated <> '' AS generated
 FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped
 """
-# The daemon makes its tables in the first schema of the search path, and would not see one further on.
+_UNLOGGED: Final = "SELECT relpersistence = 'u' FROM pg_class WHERE oid = 'llm_decisions'::regclass"
+# Where tables are made, a second llm_decisions would be made too, and stand in front of this one.
 _ELSEWHERE: Final = """
-SELECT relname::text, quote_ident(nspname), quote_ident(current_schema())
+SELECT quote_ident(nspname), quote_ident(current_schema())
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-WHERE c.oid IN (to_regclass('llm_decisions'), to_regclass('trading_sessions')) AND nspname <> current_schema()
+WHERE c.oid = 'llm_decisions'::regclass AND nspname <> current_schema()
 """
 # The key of a table knows nothing of the rows in tables that inherit from it; that of a partitioned one does.
 _KEYED: Final = """
@@ -181,10 +182,12 @@ async def objections(connection: Connection, dimensions: int) -> list[str]:
 
 async def _objectionable_places(connection: Connection) -> list[str]:
     found = [
-        f"{table} is in the schema {theirs}, and the daemon would make its tables in {ours}: let {theirs} be "
-        "the first in the search_path of TRACKER_POSTGRES_MIGRATE_DSN and TRACKER_POSTGRES_DSN"
-        for table, theirs, ours in await connection.fetch(_ELSEWHERE)
+        f"llm_decisions is in the schema {theirs}, and the daemon would make its tables in {ours}: "
+        f"let {theirs} be first in the search_path of TRACKER_POSTGRES_MIGRATE_DSN and TRACKER_POSTGRES_DSN"
+        for theirs, ours in await connection.fetch(_ELSEWHERE)
     ]
+    if await connection.fetchval(_UNLOGGED):
+        found.append("a crash empties llm_decisions, it is UNLOGGED: ALTER TABLE llm_decisions SET LOGGED")
     found += [
         f"there is a {name} that is no index of llm_decisions on {', '.join(covered)}: rename it"
         for name, covered in INDEXES.items()
