@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tracker_daemon import migrate
 from tracker_daemon.adoption import foreign
+from tracker_daemon.adoption.objections import objections
 from tracker_daemon.adoption.words import Words, read_words
 from tracker_daemon.errors import Misconfigured, SchemaError
 from tracker_daemon.migrate import Migration
@@ -92,7 +93,7 @@ async def _reshape(connection: Connection, dimensions: int, given: Mapping[str, 
     await foreign.rename(connection)
     await connection.execute("ALTER TABLE llm_decisions ADD COLUMN IF NOT EXISTS outcome VARCHAR(20)")
     _, unknown = await read_words(connection, given)
-    _refuse(await foreign.objections(connection, dimensions) + unknown)
+    _refuse(await objections(connection, dimensions) + unknown)
     await foreign.convert(connection, dimensions)
     await migrate.make_history(connection)
     await migrate.record(connection, migrate.ADOPTION)
