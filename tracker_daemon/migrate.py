@@ -12,6 +12,7 @@ import structlog
 import tenacity
 from msgspec import Struct
 
+from tracker_daemon import history
 from tracker_daemon.errors import Misconfigured, SchemaError
 from tracker_daemon.postgres import Connection, Locked, Rejected, connected, translated
 
@@ -34,14 +35,10 @@ STATEMENT_SECONDS: Final = 86_400.0
 
 T = TypeVar("T")
 
-_HISTORY = """
-CREATE TABLE IF NOT EXISTS tracker_migrations (
-    number     INTEGER PRIMARY KEY,
-    name       TEXT NOT NULL,
-    breaking   BOOLEAN NOT NULL DEFAULT false,
-    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+_REMEDY: Final = (
+    "install pgvector on the server (Debian: postgresql-NN-pgvector), "
+    "or let a superuser run CREATE EXTENSION vector in this database"
 )
-"""
 
 
 class Migration(Struct, frozen=True):
@@ -86,9 +83,8 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
     async with locked(dsn), connected(dsn, statement_cache=False) as connection:
         with translated():
             await _check_owner(connection)
-            if not await exists(connection, "tracker_migrations"):
-                await make_history(connection)
-            applied = await _applied(connection)
+            await history.make(connection)
+            applied = await history.applied(connection)
             missing = [migration for migration in migrations() if migration.number not in applied]
             for migration in missing:
                 if migration.index is None:
@@ -132,24 +128,13 @@ async def locked(dsn: str) -> AsyncIterator[None]:
                 await asyncio.sleep(LOCK_POLL_SECONDS)
 
 
-async def make_history(connection: Connection) -> None:
-    """Make the table that says what is applied."""
-    try:
-        with translated():
-            await connection.execute(_HISTORY)
-    except Misconfigured as error:
-        raise Misconfigured(
-            f"{error}; let TRACKER_POSTGRES_MIGRATE_DSN name a role that may make tables"
-        ) from error
-
-
 async def apply(connection: Connection, migration: Migration, dimensions: int) -> None:
     """Apply one migration and write that down, in the caller's transaction unless it builds an index."""
     sql = migration.sql.replace(":embedding_dimensions", str(dimensions))
     try:
         with translated():
             await connection.execute(sql, timeout=STATEMENT_SECONDS)
-            await record(connection, migration)
+            await history.record(connection, migration.number, migration.name, breaking=migration.breaking)
     except Locked as error:
         raise Locked(f"migration {migration.number:03}_{migration.name}: {error}") from error
     except (Misconfigured, Rejected) as error:
@@ -189,64 +174,14 @@ async def _drop_invalid(connection: Connection, index: str) -> None:
         await connection.execute(f"DROP INDEX CONCURRENTLY {index}", timeout=STATEMENT_SECONDS)
 
 
-async def record(connection: Connection, migration: Migration) -> None:
-    """Write down that a migration is applied."""
-    await connection.execute(
-        "INSERT INTO tracker_migrations (number, name, breaking) VALUES ($1, $2, $3)",
-        migration.number,
-        migration.name,
-        migration.breaking,
-    )
-
-
-_REMEDY = (
-    "install pgvector on the server (Debian: postgresql-NN-pgvector), "
-    "or let a superuser run CREATE EXTENSION vector in this database"
-)
-
-
-# Breaking until it is finished: no daemon must project an outcome before the first ones are entered.
-ADOPTION: Final = Migration(0, "adoption", "-- breaking")
-
-
-async def exists(connection: Connection, relation: str) -> bool:
-    """Whether the search path leads to a table, view or index of that name."""
-    return await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", relation) is True
-
-
-async def _applied(connection: Connection) -> dict[int, bool]:
-    """Whether it is breaking, by the number of each migration that was applied."""
-    if not await exists(connection, "tracker_migrations"):
-        return {}
-    rows = await connection.fetch("SELECT number, breaking FROM tracker_migrations")
-    return {row["number"]: row["breaking"] for row in rows}
-
-
-async def is_foreign(connection: Connection) -> bool:
-    """Whether someone else made `llm_decisions`: a history may be there, of a first migration that failed."""
-    return await exists(connection, "llm_decisions") and not await _applied(connection)
-
-
-async def is_half_adopted(connection: Connection) -> bool:
-    """Whether the adoption of someone else's table has begun and is not finished."""
-    return (await _applied(connection)).get(ADOPTION.number) is True
-
-
-async def finish_adoption(connection: Connection) -> None:
-    """Let daemons in."""
-    await connection.execute(
-        "UPDATE tracker_migrations SET breaking = false WHERE number = $1", ADOPTION.number
-    )
-
-
 async def _check_owner(connection: Connection) -> None:
-    if await is_foreign(connection):
+    if await history.is_foreign(connection):
         raise SchemaError(
             "this database has a table llm_decisions that tracker-daemon did not make; nothing was changed. "
             "tracker-daemon migrate --adopt takes it over with every row; or give the daemon a database of "
             "its own (TRACKER_POSTGRES_DSN)"
         )
-    if await is_half_adopted(connection):
+    if await history.is_half_adopted(connection):
         raise SchemaError(
             "the adoption of this database's llm_decisions is not finished: "
             "run tracker-daemon migrate --adopt again, with the same options"
@@ -254,7 +189,7 @@ async def _check_owner(connection: Connection) -> None:
 
 
 async def _check(connection: Connection, dimensions: int) -> None:
-    applied = await _applied(connection)
+    applied = await history.applied(connection)
     if not applied:
         raise Misconfigured("the tables are not there yet: run tracker-daemon migrate")
     known = {migration.number for migration in migrations()}

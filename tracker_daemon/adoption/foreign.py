@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tracker_daemon.migrate import STATEMENT_SECONDS, exists
+from tracker_daemon.history import exists
+from tracker_daemon.migrate import STATEMENT_SECONDS
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection

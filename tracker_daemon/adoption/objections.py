@@ -16,7 +16,8 @@ from tracker_daemon.adoption.foreign import (
     same_index,
 )
 from tracker_daemon.errors import Misconfigured
-from tracker_daemon.migrate import STATEMENT_SECONDS, exists, required_columns
+from tracker_daemon.history import exists
+from tracker_daemon.migrate import STATEMENT_SECONDS, required_columns
 from tracker_daemon.postgres import Rejected, translated
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 
-from tracker_daemon import migrate
+from tracker_daemon import history, migrate
 from tracker_daemon.adoption import foreign
 from tracker_daemon.adoption.objections import objections
 from tracker_daemon.adoption.words import Words, read_words
@@ -66,11 +66,11 @@ async def adopt(dsn: str, dimensions: int, given: Mapping[str, str]) -> Adopted:
     applied: list[Migration] = []
     async with migrate.locked(dsn), connected(dsn, statement_cache=False) as connection:
         with translated():
-            if await migrate.is_foreign(connection):
+            if await history.is_foreign(connection):
                 applied = await _taken_over(connection, dimensions, given)
-            if await migrate.is_half_adopted(connection):
+            if await history.is_half_adopted(connection):
                 outcomes = await _ledger_begun(connection, given)
-                await migrate.finish_adoption(connection)
+                await history.finish_adoption(connection)
     return Adopted(outcomes, applied + await migrate.migrate(dsn, dimensions))
 
 
@@ -95,8 +95,7 @@ async def _reshape(connection: Connection, dimensions: int, given: Mapping[str, 
     _, unknown = await read_words(connection, given)
     _refuse(await objections(connection, dimensions) + unknown)
     await foreign.convert(connection, dimensions)
-    await migrate.make_history(connection)
-    await migrate.record(connection, migrate.ADOPTION)
+    await history.begin_adoption(connection)
     # An index that is built concurrently cannot be made in here; `migrate` does that afterwards.
     applied = list(itertools.takewhile(lambda migration: migration.index is None, migrate.migrations()))
     for migration in applied:
