@@ -181,6 +181,15 @@ def test_patterns_are_one_a_line_and_may_hold_commas(toml: Path) -> None:
         assert text == "[redacted:pattern],4 of [redacted:desk]: [redacted:email]"
 
 
+def test_patterns_are_listed_as_they_are_read_and_without_white_space_around() -> None:
+    """A comma may be a part of one, and so may what would be a password in a URL."""
+    patterns = "  a{1,2}\t\r\nhttps://me:(?P<it>.+)@h "
+    settings = load(environ={"TRACKER_REDACT_PATTERNS": patterns})
+    shown = dict(settings.listing())["TRACKER_REDACT_PATTERNS"]
+    assert shown == "a{1,2}\nhttps://me:(?P<it>.+)@h"
+    assert load(environ={"TRACKER_REDACT_PATTERNS": shown}) == settings
+
+
 def test_nothing_is_redacted_unless_told_to() -> None:
     assert (
         load(environ={"TRACKER_REDACT_PRESETS": "", "TRACKER_REDACT_PATTERNS": " \n"}).redact.redactor is None
@@ -285,7 +294,7 @@ def test_secrets_are_masked_wherever_settings_are_printed() -> None:
             "TRACKER_NATS_USER": "me",
             "TRACKER_NATS_PASSWORD": "s3cret",
             "TRACKER_POSTGRES_DSN": "postgresql://me:s3cret@[::1]:2/db?sslmode=require&sslpassword=s3cret",
-            "TRACKER_POSTGRES_MIGRATE_DSN": "postgresql://h/db?user=me&password=s3cret&connect_timeout=3",
+            "TRACKER_POSTGRES_MIGRATE_DSN": "postgresql://h/db?user=me&pass%77ord=s3cret&connect_timeout=3",
         }
     )
     listing = dict(settings.listing())
@@ -293,7 +302,7 @@ def test_secrets_are_masked_wherever_settings_are_printed() -> None:
     assert listing["TRACKER_NATS_PASSWORD"] == "********"
     masked = "postgresql://me:********@[::1]:2/db?sslmode=require&sslpassword=********"
     assert listing["TRACKER_POSTGRES_DSN"] == masked
-    masked = "postgresql://h/db?user=me&password=********&connect_timeout=3"
+    masked = "postgresql://h/db?user=me&pass%77ord=********&connect_timeout=3"
     assert listing["TRACKER_POSTGRES_MIGRATE_DSN"] == masked
     for shown in (settings, settings.nats, settings.postgres, settings.postgres.dsn):
         assert "s3cret" not in f"{shown!r} {shown}"
@@ -319,6 +328,13 @@ def test_direct_construction_tells_no_secret_either() -> None:
     with pytest.raises(ValueError, match="port") as raised:
         PostgresSettings.model_validate({"dsn": "postgresql://me@h:s3cret/db"})
     assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_that_is_given_without_a_name_is_not_taken_for_one(toml: Path) -> None:
+    toml.write_text('"nats://me:s3cret@h" = 1\n')
+    found = mistakes({}, toml, {"postgresql://me:s3cret@h/db?sslmode": "require"})
+    words = "something there is not named like batch.max_rows; it may be a secret, so it is not shown"
+    assert found == [f"{toml}: {words}", f"the flags: {words}"]
 
 
 # Mistakes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MASK = "********"
 _SIZE = re.compile(r"\s*(-?\d{1,18})\s*(?:([KMG])iB)?\s*")
 _HOST = re.compile(r"(\[[^\[\]@]+\]|[^\[\]:@]*)(?::(\d{1,5}))?")
+_PARAMETER = re.compile(r"([?&][^=&#]*)=[^&#]*")
 _ENCODE = "in user and password write @ : / ? # % as %40 %3A %2F %3F %23 %25"
 
 
@@ -44,7 +45,12 @@ def masked(url: str) -> str:
     """The URL with its passwords hidden."""
     # Greedy up to the last @: should a URL be malformed, rather too much is hidden than too little.
     url = re.sub(r"(?s)(://[^:/?#@]*:).*@", rf"\1{MASK}@", url)
-    return re.sub(r"(?i)([?&](?:ssl)?password=)[^&#]*", rf"\1{MASK}", url)
+    return _PARAMETER.sub(_masked_parameter, url)
+
+
+def _masked_parameter(parameter: re.Match[str]) -> str:
+    name = parameter[1]
+    return f"{name}={MASK}" if "password" in unquote_plus(name).lower() else parameter[0]
 
 
 def _url(*schemes: str, needs_host: bool) -> AfterValidator:
@@ -73,6 +79,23 @@ def _url(*schemes: str, needs_host: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
+class Lines(tuple[str, ...]):
+    """Texts that may hold commas: they are read and shown one a line."""
+
+    __slots__ = ()
+
+
+def _split(separators: str) -> BeforeValidator:
+    """Read a text as a list, without white space around its entries: no pattern means it, or would match."""
+
+    def entries(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [*filter(None, map(str.strip, re.split(separators, value)))]
+
+    return BeforeValidator(entries)
+
+
 def _redactable(patterns: Any) -> Any:
     """Accept one pattern, or several, that a redactor can take beside all presets."""
     Redactor(get_args(Preset), [patterns] if isinstance(patterns, str) else patterns)
@@ -88,11 +111,7 @@ class Dsn(SecretStr):
 
 Unset = BeforeValidator(lambda value: None if value == "" else value)
 Folded = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-Split = BeforeValidator(
-    lambda value: (
-        [*filter(None, map(str.strip, re.split("[,\n]", value)))] if isinstance(value, str) else value
-    )
-)
+Split = _split("[,\n]")
 Server = Annotated[str, _url("nats", "tls", "ws", "wss", needs_host=True)]
 DsnText = Annotated[Dsn, _url("postgresql", "postgres", needs_host=False)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
@@ -105,9 +124,8 @@ Subject = Annotated[
 Patterns = Annotated[
     tuple[Annotated[str, AfterValidator(_redactable)], ...],
     AfterValidator(_redactable),
-    BeforeValidator(
-        lambda value: [*filter(str.strip, value.splitlines())] if isinstance(value, str) else value
-    ),
+    AfterValidator(Lines),
+    _split("\n"),
 ]
 File = Annotated[Path | None, Unset]
 Secret = Annotated[SecretStr | None, Unset]
@@ -120,6 +138,8 @@ def printable(value: Any) -> str:
             return ""
         case bool():
             return str(value).lower()
+        case Lines():
+            return "\n".join(value)
         case tuple():  # of server URLs, where a user without a password is a token
             return ",".join(re.sub(r"://[^:/@]+@", f"://{MASK}@", masked(url)) for url in value)
         case SecretStr() if not isinstance(value, Dsn):

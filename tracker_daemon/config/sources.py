@@ -132,7 +132,12 @@ def _named(
     for key, text in source.items():
         name = spelling.get(key, "")
         secret = name.removesuffix("_FILE")
-        if not name:
+        if not re.fullmatch(r"[\w.]+", key):
+            mistakes.append(
+                f"{where}: something there is not named like batch.max_rows; "
+                "it may be a secret, so it is not shown"
+            )
+        elif not name:
             close = difflib.get_close_matches(key, spelling, n=1, cutoff=0.7)
             hint = f"; did you mean {close[0]}?" if close else ""
             mistakes.append(f"{name_of(key)}: no such setting (in {where}){hint}")
