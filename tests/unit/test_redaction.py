@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.redaction import Redactor
+from tracker_daemon.redaction import MAX_MATCHES, Redactor
 
 PRESETS = ("keys", "tokens", "email", "cards")
 EVERYTHING = Redactor(PRESETS)
@@ -32,7 +32,11 @@ SECRETS = {
         "postgresql://me:⟨p@ss⟩@db/x and nats://a:4222,nats://u:⟨hunter2⟩@b:4222",
         r"https:\/\/user:⟨hunter2⟩@host\/path",
     ],
-    "email": ["ask ⟨jane.o'doe+x@mail.example.co.uk⟩.", r'"\n⟨jürgen@exämple.de⟩"', "⟨über@x.de⟩"],
+    "email": [
+        "ask ⟨jane.o'doe+x@mail.example.co.uk⟩.",
+        r'"\n⟨jürgen@exämple.de⟩"',
+        "⟨über@x.de⟩ https://x.de/?to=⟨me%40x.de⟩&n=1",
+    ],
     "cards": [
         "⟨4111111111111111⟩, ⟨5555 5555 5555 4444⟩ 12/27, ⟨3782-822463-10005⟩.",
         r'"\n⟨4111111111111111⟩"',
@@ -80,6 +84,11 @@ def test_a_named_group_says_what_of_a_match_is_cut_and_how_it_is_called() -> Non
     assert redactor.redact_text("first\nso, y\nno, xy") == "first\n[redacted:pattern]\nno, [redacted:a]y"
 
 
+def test_every_named_group_of_a_match_is_cut() -> None:
+    redactor = Redactor(patterns=[r"login (?P<user>\S+) (?P<password>\S+)(?P<more>!*)"])
+    assert redactor.redact_text("login me hunter2, then") == "login [redacted:user] [redacted:password] then"
+
+
 def test_what_overlaps_goes_altogether() -> None:
     redactor = Redactor(patterns=["(?P<one>abcd)", "(?P<two>cdef)", "(?P<three>bc)"])
     assert redactor.redact_text("-abcdef-cdef-") == "-[redacted:one]-[redacted:two]-"
@@ -92,6 +101,41 @@ def test_a_match_that_only_shows_after_a_cut_is_cut_too() -> None:
 
 def test_a_text_that_never_stops_matching_is_cut_as_a_whole() -> None:
     assert Redactor(patterns=["^a"]).redact_text("a" * 1000) == "[redacted:pattern]" * 9
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (r'{"to": "j\u00fcrgen@x.de"}', r'{"to": "[redacted:email]"}'),
+        (r'"{\"to\": \"me@ex\\u00e4mple.de\"}"', r'"{\"to\": \"[redacted:email]\"}"'),
+        (
+            r'{"\u0041KIA0123456789ABCDEF": "\u0022\u005c\u000a\ud83d"}',
+            r'{"[redacted:keys]": "\u0022\u005c\u000a\ud83d"}',
+        ),
+        (r"\u003cme@x.de\u003e \u00fc", r"\u003c[redacted:email]\u003e \u00fc"),
+        (r"\u00fc \\u0041 \u", r"\u00fc \\u0041 \u"),
+    ],
+)
+def test_escapes_of_json_within_a_text_hide_nothing(text: str, kept: str) -> None:
+    """They are resolved where they tried to, but for those without which it would be no JSON any more."""
+    assert EVERYTHING.redact_text(text) == kept
+
+
+def test_nuls_hide_nothing() -> None:
+    """Nor do they join what they part, as in records of old programs."""
+    assert EVERYTHING.redact_text("\0".join("to me@x.de ")) == "to [redacted:email] "
+    assert EVERYTHING.redact_text("4111111111111111\x001227") == "[redacted:cards]\x001227"
+    assert EVERYTHING.redact_text("a\0b") == "a\0b"
+
+
+@pytest.mark.parametrize("pattern", ["a", "a.*b|a"])
+def test_after_many_matches_of_a_pattern_the_rest_is_cut(pattern: str) -> None:
+    """The second looks through all that is left behind each match: without a bound, for hours."""
+    redactor = Redactor(patterns=[pattern])
+    assert redactor.redact_text("a, " * MAX_MATCHES) == "[redacted:pattern], " * MAX_MATCHES
+    kept = "[redacted:pattern]" * (MAX_MATCHES + 1)
+    assert redactor.redact_text("a" * 100_000) == kept
+    assert redactor.redact_text(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -135,6 +179,9 @@ pieces = st.sampled_from(
             "pattern]",
             "[redacted:badge]",
             "\n",
+            "\0",
+            r"\u0061",
+            r"\\u002e",
             " ",
             "\\",
             '"',
