@@ -46,14 +46,14 @@ class Vault:
         return f"{MARK}{next(self._numbers):08d}"
 
     async def assert_unseen(self, sql: asyncpg.Connection, *logs: str) -> None:
-        """No column of any table holds one of them, as text or as bytes, and no log either."""
+        """No column of any table holds one of them, as text, escapes or bytes, and no log either."""
         tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         assert {"llm_decisions", "llm_outcomes", "llm_dead_letters"} <= {table for (table,) in tables}
         shown = list(logs)
         for (table,) in tables:
             shown += [row for (row,) in await sql.fetch(f"SELECT row::text FROM {table} row")]
-        hidden = MARK.encode().hex()
-        assert not [text for text in shown if MARK in text or hidden in text]
+        spellings = [MARK, spelt(MARK), MARK.encode().hex(), MARK.encode("utf-16-le").hex()]
+        assert not [text for text in shown for spelling in spellings if spelling in text]
 
 
 def spelt(text: str) -> str:
@@ -85,11 +85,14 @@ async def test_no_table_and_no_log_shows_a_secret_whichever_way_it_came(
         ),
         *(decision(**{name: secret()}) for name in (*texts, *labels)),
         raw(decision(), "prompt", f'"split {spelt(secret())}"'),
+        decision(response=f'{{"quoted": "{spelt(secret())}"}}', context={"id": f"{secret()}"}),
         raw(decision(), "metadata", f'{{"{spelt(secret())}": "{spelt(secret())}"}}'),
         # Dead letters, one for each way of breaking the contract.
         f'{{"prompt": "{secret()}'.encode(),
         f"{secret()} {{'a': {spelt(secret())}".encode(),
         b'"\xff' + secret().encode() + b'"',
+        f'{{"prompt": "{secret()}"}}'.encode("utf-16"),
+        f'{{"prompt": "{secret()}"}}'.encode("utf-16-le"),
         orjson.dumps([secret()]),
         orjson.dumps(secret()),
         msgspec.json.encode(decision(model=None, prompt=secret(), **{secret(): 1})),

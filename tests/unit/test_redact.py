@@ -112,6 +112,28 @@ def test_a_text_under_such_a_name_is_text() -> None:
     assert decided(decision(context={"id": f"x {SECRET}"})).context == f'{{"id":"x {CUT}"}}'
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"account": {"id": "12345678"}},
+        {"pnl": "12345678", "id": ["12345678"]},
+        {"timestamp": "2026-11-22 12345678"},
+    ],
+)
+def test_the_same_names_deeper_down_are_not_the_contracts(given: dict[str, Any]) -> None:
+    record = decided(decision(context=given, pnl="12345678"), own(r"\d{8}"))
+    assert "12345678" not in f"{record.context}"
+    assert record.first_outcome is not None
+    assert record.first_outcome.pnl == 12345678
+
+
+@pytest.mark.parametrize(
+    "given", [{"id": "12345678"}, {"pnl": ["12345678"]}, {"timestamp": "2026-11-22 12345678"}]
+)
+def test_what_the_contract_does_not_ask_for_under_a_name_is_text(given: dict[str, Any]) -> None:
+    assert b"12345678" not in letter(message(decision(**given)), own(r"\d{8}")).payload
+
+
 def test_the_content_hash_is_over_what_is_kept() -> None:
     assert decided(decision(prompt=SECRET)).content_hash == decided(decision(prompt=CUT)).content_hash
     assert decided(decision(prompt=SECRET)).content_hash != decided(decision(prompt="x")).content_hash
@@ -157,6 +179,29 @@ def test_a_dead_letter_holds_no_secret(payload: bytes, reason: str) -> None:
     assert again.payload == found.payload
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_payload_in_another_encoding_hides_nothing(encoding: str) -> None:
+    payload = json.dumps(decision(prompt=f"for j\u00fcrgen@x.de:\n{SECRET}"), ensure_ascii=False)
+    found = letter(message(payload.encode(encoding), subject="llm.decisions"))
+    seen = found.payload.replace(b"\0", b"")
+    assert (seen.count(b"[redacted:email]"), seen.count(CUT.encode())) == (1, 1)
+    assert not [part for part in (b"rgen", b"x.de", SECRET.encode()) if part in seen]
+
+
+def test_bytes_that_are_no_text_end_no_match() -> None:
+    """They are taken for Latin-1, and come out as they were."""
+    contract = own(r"name: [^\"]+|Müller")
+    found = letter(message('{"a": "name: Jürgen Sommer", "b": "é Müller"'.encode("latin-1")), contract)
+    assert found.payload == '{"a": "[redacted:pattern]", "b": "é [redacted:pattern]"'.encode("latin-1")
+    mixed = '{"a": "Müller, Ж '.encode() + b"\xe9 \xfc"
+    assert letter(message(mixed), contract).payload == mixed.replace("Müller".encode(), b"[redacted:pattern]")
+
+
+@pytest.mark.parametrize("payload", [b"4111111111111111", b"[4111111111111111]", b'"4111 1111 1111 1111"'])
+def test_a_payload_that_is_no_object_is_text_with_its_numbers(payload: bytes) -> None:
+    assert b"[redacted:cards]" in letter(message(payload)).payload
+
+
 def test_a_foreign_subject_is_redacted_and_ours_is_not() -> None:
     one = Message(f"llm.{SECRET}", b"{}", "LLM", 1, 1)
     assert letter(one).subject == f"llm.{CUT}"
@@ -168,8 +213,8 @@ def test_what_holds_nothing_is_left_as_it_is_byte_by_byte() -> None:
     payload = b'{ "agent_name" : "a\\u0062", "x":[1.0, -0, 1E5, "\\/"] , "y" : 4111111111111111 '
     one = message(payload, subject="llm.decisions")
     assert letter(one).payload == payload.replace(b"4111111111111111", b"[redacted:cards]")
-    one = message(payload + b"}", subject="llm.decisions")
-    assert letter(one).payload == payload + b"}"
+    for whole in (payload + b"}", "é and ".encode() + "é".encode("latin-1"), "{é".encode("utf-16")):
+        assert letter(message(whole, subject="llm.decisions")).payload == whole
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
