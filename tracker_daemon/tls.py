@@ -13,6 +13,10 @@ def explained(error: BaseException | None, authority: str, certificate: str) -> 
 
     `authority` is where this side names the CA that it trusts, `certificate` where it names its own.
     """
+    if isinstance(error, ssl.SSLError) and isinstance(error.__cause__, ssl.SSLError):
+        error = (
+            error.__cause__
+        )  # aiohttp wraps what happens to wss://, and its own tells neither reason nor code
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is refused: {_fault(error, authority)}"
     if not isinstance(error, ssl.SSLError):

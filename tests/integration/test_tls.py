@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +122,24 @@ async def test_what_tls_to_nats_fails_for_is_said(
     assert words in seen
     assert "_ssl.c" not in seen
     assert "start it" not in seen, "it runs"
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [("right", None), ("another CA", UNTRUSTED), ("another address", MISNAMED.format(HOST))],
+)
+@pytest.mark.filterwarnings("ignore:parameter 'timeout':DeprecationWarning")  # of nats-py's own call
+async def test_websockets_are_no_different(
+    server: NatsServer, authority: Authority, other: Authority, case: str, words: str | None
+) -> None:
+    certificate = authority.issue("nats.example.org" if case == "another address" else HOST)
+    server.options = f'websocket {{ host: "{HOST}", port: -1, {tls(authority, certificate)} }}'
+    server.start()
+    listening = re.search(rf"wss://{HOST}:\d+", server.log.read_text())
+    assert listening
+    ok, seen = await found(settings(listening[0], other if case == "another CA" else authority))
+    assert ok is (words is None)
+    assert (words or f"at {HOST}") in seen
 
 
 @pytest.mark.parametrize("by", ["scheme", "file"])
