@@ -429,6 +429,8 @@ def test_alerts_do_not_go_where_decisions_or_outcomes_come_from() -> None:
                 "h/db",
                 "postgresql://h:99999/db",
                 "postgresql://h/db?port=x",
+                "postgresql://a,,b/db",
+                "postgresql:///db?host=a,",
                 "postgresql://u:p@q@h/db",
                 "postgresql://u:p\n@h/db",
             ],

@@ -72,7 +72,8 @@ def _url(*schemes: str, needs_host: bool) -> AfterValidator:
             match = _HOST.fullmatch(place)
             if not match or int(match[2] or 0) > 65535:
                 raise ValueError(f"must have as its port a number of at most 65535; {_ENCODE}")
-        if needs_host and not parts.hostname:
+        several = [listed.split(",") for listed in (hosts, query.get("host", "")) if "," in listed]
+        if (needs_host and not parts.hostname) or any(not all(names) for names in several):
             raise ValueError("must name a host")
         return value
 
