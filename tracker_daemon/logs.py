@@ -110,7 +110,10 @@ def _text(_: WrappedLogger, __: str, line: Any) -> str:
 
 
 def _json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+    # Whatever is neither text nor JSON shows as its repr: that is what was searched for secrets.
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(event, default=repr, option=options)
     except TypeError:  # a lone surrogate, a huge integer or a cycle: the line matters more than its types
-        return orjson.dumps({key: _encoded(_, __, value).decode() for key, value in event.items()})
+        shown = {key: value if isinstance(value, str) else repr(value) for key, value in event.items()}
+        return orjson.dumps({key: _encoded(_, __, text).decode() for key, text in shown.items()})

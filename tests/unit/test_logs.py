@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,6 +174,27 @@ def test_a_redactor_loses_no_line_over_a_value_without_end(lines: Callable[[], l
     assert "[redacted:keys]" in str(line["cycle"])
     assert SECRET not in str(line)
     assert line["thing"] == "PosixPath('x')"
+
+
+@dataclass
+class Holder:
+    """Its repr tells less than it holds."""
+
+    secret: str = field(default=SECRET, repr=False)
+
+    def __str__(self) -> str:
+        return self.secret
+
+
+@pytest.mark.parametrize("number", [1, 1 << 70])
+def test_a_value_shows_what_was_searched_and_no_more(
+    lines: Callable[[], list[dict[str, Any]]], number: int
+) -> None:
+    """Also where the line takes the way of what JSON cannot hold."""
+    logs.configure(LogSettings(format="json"), Redactor(["keys"]))
+    structlog.get_logger("ours").info("one", holder=Holder(), number=number)
+    (line,) = lines()
+    assert line["holder"] == "Holder()"
 
 
 def test_auto_is_console_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
