@@ -59,7 +59,7 @@ _PRESETS: Final[dict[Preset, tuple[str, ...]]] = {
 _UNFIT = re.compile(r"(?<!\\)(?:\\\\)*(?:\\[AzC]|\(\?\w*-\w*m)")
 _UNNAMED = "pattern"
 # Not those of quotes, backslashes, controls and surrogates: what is JSON within a text stays JSON.
-_LETTER = re.compile(rb"(?<!\\)\\++u(?!00[01]|0022|005[cC]|[dD][89a-fA-F])([0-9a-fA-F]{4})")
+_LETTER = re.compile(rb"\\(?<!\\\\)\\*+u(?!00[01]|0022|005[cC]|[dD][89a-fA-F])([0-9a-fA-F]{4})")
 
 
 class Redactor:
@@ -81,7 +81,10 @@ class Redactor:
 
     def finds(self, text: bytes) -> bool:
         """Whether anything in UTF-8 text, bytes that are none included, looks like a match, hidden or not."""
-        return any(map(self._matches, {text, _spelt_out(text), _bare(text)}))
+        readings = {text, _spelt_out(text)}
+        if b"\0" in text:
+            readings.add(_bare(text))
+        return any(map(self._matches, readings))
 
     def redact(self, text: bytes) -> bytes:
         """The text without its matches; what was cut before stays as it is, so twice is as good as once.
