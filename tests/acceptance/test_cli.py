@@ -190,7 +190,7 @@ async def test_flags_come_before_the_environment_before_the_file(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--set", "batch.max_rows"), "--set batch.max_rows: must look like batch.max_rows=500"),
+        (("--set", "batch.max_rows"), "--set number 1: must look like batch.max_rows=500"),
         (("--set", "batch.max_row=5"), "TRACKER_BATCH_MAX_ROW: no such setting (in the flags)"),
         (("--set", "batch.max_rows=0"), "TRACKER_BATCH_MAX_ROWS: must be at least 1, got 0"),
         (("--config", "/no/such/file.toml"), "/no/such/file.toml: the config file cannot be read"),

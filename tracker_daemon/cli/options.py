@@ -55,8 +55,9 @@ def age_or_time(text: str) -> timedelta | datetime:
 def load(config_file: Path | None, settings: list[str] | None, **more: str) -> config.Settings:
     """Load the settings with the flags on top, and set up logging by them."""
     pairs = [text.partition("=") for text in settings or ()]
-    if wrong := [name for name, equals, _ in pairs if not equals]:
-        raise SettingsError([f"--set {name}: must look like batch.max_rows=500" for name in wrong])
+    if wrong := [number for number, (_, equals, _) in enumerate(pairs, 1) if not equals]:
+        shape = "must look like batch.max_rows=500 (what it says is not shown, it may be a secret)"
+        raise SettingsError([f"--set number {number}: {shape}" for number in wrong])
     loaded = config.load(config_file, {name: value for name, _, value in pairs} | more)
     logs.configure(loaded.log, loaded.redact.redactor)
     return loaded

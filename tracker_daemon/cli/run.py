@@ -41,7 +41,9 @@ def run(
     if not embedded:
         raise typer.Exit(_run(loaded))
     if given := [text for text in settings or () if text.startswith(("nats.servers=", "postgres.dsn="))]:
-        raise typer.BadParameter(f"--embedded brings its own servers: leave out --set {given[0]}")
+        raise typer.BadParameter(
+            f"--embedded brings its own servers: leave out --set {given[0].partition('=')[0]}"
+        )
     # Variables of libpq would go before the servers' own password.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
