@@ -16,7 +16,6 @@ from tests.factory import CONTRACT, decision, deliver, delivery, message, outcom
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Delivery, Message, decode
 from tracker_daemon.postgres import Rejected
-from tracker_daemon.store import Store
 from tracker_daemon.store.dead_letters import (
     REPLAY_ROWS,
     Filter,
@@ -28,18 +27,10 @@ from tracker_daemon.store.dead_letters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tracker_daemon.messages import Contract
+    from tracker_daemon.store import Store
 
 SOME_DAY = datetime(2026, 11, 22, tzinfo=UTC)
-
-
-@pytest.fixture
-async def store(dsn: str) -> AsyncIterator[Store]:
-    store = Store(dsn)
-    yield store
-    await store.close()
 
 
 def refused(message: Message, contract: Contract) -> Delivery:

@@ -5,30 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-import pytest
-
 from tests.factory import CONTRACT, days_ago, decision, deliver, delivery, message, outcome
 from tracker_daemon.postgres import connected, register_types
-from tracker_daemon.store import Store
 from tracker_daemon.store.dead_letters import Filter, replay
 from tracker_daemon.store.reconcile import look_up, trace
 from tracker_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
+    import pytest
 
     from tracker_daemon.messages import Delivery
+    from tracker_daemon.store import Store
     from tracker_daemon.store.reconcile import Found
     from tracker_daemon.store.tables import Table
-
-
-@pytest.fixture
-async def store(dsn: str) -> AsyncIterator[Store]:
-    store = Store(dsn)
-    yield store
-    await store.close()
 
 
 async def prune(sql: asyncpg.Connection, *ids: UUID, days: int = 30) -> None:

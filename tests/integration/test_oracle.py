@@ -7,22 +7,19 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.factory import decision, delivery, message
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Decision, Outcome
-from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     import asyncpg
     from hypothesis.strategies import SearchStrategy
 
     from tracker_daemon.messages import Delivery, Result
+    from tracker_daemon.store import Store
 
 EXAMPLES: Final = 1500
 BATCH_ROWS: Final = 250
@@ -241,13 +238,6 @@ def deliveries(count: int) -> list[Delivery]:
 
     make()
     return made
-
-
-@pytest.fixture
-async def store(dsn: str) -> AsyncIterator[Store]:
-    store = Store(dsn)
-    yield store
-    await store.close()
 
 
 async def test_what_the_decoder_accepts_the_tables_take_and_give_back(

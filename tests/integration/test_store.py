@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def store(dsn: str) -> AsyncIterator[Store]:
-    store = Store(dsn)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
 async def rival(dsn: str) -> AsyncIterator[Store]:
     store = Store(dsn)
     yield store
