@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -87,12 +88,15 @@ async def test_a_dry_run_counts_what_a_run_deletes(settings: dict[str, str], sql
         "llm_embedding_queue": 700,
         "llm_embedding_index": 0,
         "llm_dead_letters": 0,
+        "llm_alerts": 0,
     }
     horizon = await sql.fetchval("SELECT horizon FROM tracker_retention")
     assert f"{horizon:%Y-%m-%d %H:%M:%S}" in human.out
     assert await rows(sql) == [3] * 3
-    again = await pruned(settings, "--older-than", f"{horizon:%Y-%m-%d}")
+    again = await pruned(settings, "--older-than", "100d")
     assert not any(again["rows"].values())
+    # It does not move back, and that is what is said.
+    assert datetime.fromisoformat(again["horizon"]) == horizon
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

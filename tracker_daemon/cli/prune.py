@@ -83,14 +83,14 @@ class _Run:
         dsn = settings.postgres.dsn.get_secret_value()
         await check_schema(dsn, settings.embedding.dimensions)
         async with connected(dsn, statement_cache=settings.postgres.statement_cache) as connection:
-            self.horizon = await retention.cutoff(connection, self._older_than)
+            before = await retention.cutoff(connection, self._older_than)
             if dry_run:
-                counted = await retention.count(connection, self.horizon, unreplayed=self._unreplayed)
-                self.rows.update(counted)
+                self.horizon = before
+                self.rows.update(await retention.count(connection, before, unreplayed=self._unreplayed))
                 return
-            await retention.move_horizon(connection, self.horizon)
+            self.horizon = await retention.move_horizon(connection, before)
             with Console(stderr=True).status("Deleting …") as status:  # shown on a terminal alone
-                async for deleted in retention.prune(connection, self.horizon, unreplayed=self._unreplayed):
+                async for deleted in retention.prune(connection, before, unreplayed=self._unreplayed):
                     self.rows.update(deleted)
                     status.update(f"{self.rows.total():,} rows deleted …")
 
