@@ -22,19 +22,13 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured, TrackerError
 from tracker_daemon.lease import Lease
 from tracker_daemon.retention import TABLES, Retention, count, cutoff, move_horizon, prune, pruning
-from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tracker_daemon.store import Store
+
 Rows = dict[str, set[UUID]]
-
-
-@pytest.fixture
-async def store(dsn: str) -> AsyncIterator[Store]:
-    store = Store(dsn)
-    yield store
-    await store.close()
 
 
 @pytest.fixture
@@ -58,15 +52,16 @@ async def rounds(retention: Retention, count: int) -> None:
 
 
 async def rows(sql: asyncpg.Connection) -> Rows:
-    """What each table holds: decisions by their id, what belongs to them too, dead letters by their own."""
-    keys = dict.fromkeys(TABLES, "decision_id") | {"llm_decisions": "id", "llm_dead_letters": "id"}
+    """What each table holds: decisions by their id, what belongs to them too, the others by their own."""
+    own = ("llm_decisions", "llm_dead_letters", "llm_alerts")
+    keys = dict.fromkeys(TABLES, "decision_id") | dict.fromkeys(own, "id")
     return {
         table: {row[0] for row in await sql.fetch(f"SELECT {keys[table]} FROM {table}")} for table in TABLES
     }
 
 
 async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, decisions: int = 3) -> Rows:
-    """Store of that age: decisions with outcomes and embeddings, half indexed; a stray; two dead letters."""
+    """Store of that age: decisions with outcomes and embeddings, half indexed; a stray; letters; alerts."""
     before = await rows(sql)
     time = days_ago(days)
     index = EmbeddingIndex(dsn)
@@ -79,6 +74,8 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
         assert set(await store.write(deliver(*new))) == {"stored"}
     await index.leave()
     await store.write(deliver(outcome(uuid4(), timestamp=time), b"replayed", b"never replayed"))
+    for number, state in enumerate(("raised", "cleared"), 1):
+        await alert(sql, f"agent {days}", number, state, days)
     after = await rows(sql)
     new_rows = {table: after[table] - before[table] for table in TABLES}
     await sql.execute(
@@ -88,6 +85,17 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
         datetime.fromisoformat(time),
     )
     return new_rows
+
+
+async def alert(
+    sql: asyncpg.Connection, name: str, number: int, state: str, days: float, *, published: bool = True
+) -> None:
+    """Keep an alert of that age."""
+    await sql.execute(
+        "INSERT INTO llm_alerts (id, kind, scope, name, number, state, body, created_at, published_at) "
+        "VALUES ($1, 'low_success', 'agent', $2, $3, $4, '{}', $5, CASE WHEN $6 THEN now() END)",
+        *(uuid4(), name, number, state, datetime.fromisoformat(days_ago(days)), published),
+    )
 
 
 async def pruned(sql: asyncpg.Connection, days: int = 30, *, unreplayed: bool = False) -> list[Counter[str]]:
@@ -114,7 +122,7 @@ async def test_all_that_is_older_goes_together_and_nothing_that_is_younger(
     old, young = await fill(store, sql, dsn, 30.01), await fill(store, sql, dsn, 29.99)
     assert all(old.values())
     before = await rows(sql)
-    gone = old["llm_decisions"] | old["llm_outcomes"]
+    gone = old["llm_decisions"] | old["llm_outcomes"] | old["llm_alerts"]
     gone.add(
         await sql.fetchval("SELECT id FROM llm_dead_letters WHERE replayed_at < now() ORDER BY received_at")
     )
@@ -137,6 +145,21 @@ async def test_dead_letters_that_were_never_replayed_go_only_when_asked(
     assert await letters(sql) == {b"never replayed"}
     await pruned(sql, unreplayed=True)
     assert await letters(sql) == set()
+
+
+async def test_of_alerts_what_was_said_and_does_not_stand_goes(sql: asyncpg.Connection) -> None:
+    """So nothing is raised twice, and nothing that waits to be published is lost."""
+    kept = [("raised", 31), ("cleared", 31), ("raised", 31), ("cleared", 29)]
+    for number, (state, days) in enumerate(kept, 1):
+        await alert(sql, "recovered lately", number, state, days)
+    await alert(sql, "recovered long ago", 1, "raised", 40)
+    await alert(sql, "recovered long ago", 2, "cleared", 40)
+    await alert(sql, "still down", 1, "raised", 40)
+    await alert(sql, "unheard", 1, "raised", 31)
+    await alert(sql, "unheard", 2, "cleared", 31, published=False)
+    assert total(await pruned(sql)) == Counter(llm_alerts=6)
+    left = await sql.fetch("SELECT name, number FROM llm_alerts ORDER BY name")
+    assert [tuple(row) for row in left] == [("recovered lately", 4), ("still down", 1), ("unheard", 2)]
 
 
 async def test_sessions_stay(store: Store, sql: asyncpg.Connection) -> None:
@@ -287,6 +310,17 @@ async def test_rows_that_a_trigger_keeps_are_complained_about(store: Store, sql:
     )
     with pytest.raises(Misconfigured, match="llm_decisions does not let its rows go"):
         await pruned(sql)
+
+
+async def test_rows_that_others_refer_to_are_complained_about(store: Store, sql: asyncpg.Connection) -> None:
+    await store.write(deliver(decision(timestamp=days_ago(31))))
+    await sql.execute("CREATE TABLE orders AS SELECT id AS decision_id FROM llm_decisions")
+    await sql.execute(
+        "ALTER TABLE orders ADD CONSTRAINT why FOREIGN KEY (decision_id) REFERENCES llm_decisions"
+    )
+    with pytest.raises(Misconfigured, match=r"llm_decisions does not let its rows go .* foreign keys"):
+        await pruned(sql)
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions") == 1
 
 
 # Beside a daemon.

@@ -250,7 +250,7 @@ async def test_the_role_may_use_pgvector_wherever_it_lives(writer: str, sql: asy
 
 
 async def fill(sql: asyncpg.Connection) -> None:
-    """Put in an old decision, an old outcome without one, an old dead letter that was replayed."""
+    """Put in, all of it old: a decision, an outcome without one, a replayed letter, a published alert."""
     await sql.execute(
         "INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model, created_at) "
         "VALUES ('', '', '', '', '', '', now() - interval '31 days');"
@@ -258,7 +258,10 @@ async def fill(sql: asyncpg.Connection) -> None:
         "VALUES (gen_random_uuid(), gen_random_uuid(), 'SUCCESS', now() - interval '31 days', now());"
         "INSERT INTO llm_dead_letters "
         "(subject, published_at, received_at, reason, detail, payload, replayed_at) "
-        "VALUES ('', now(), now() - interval '31 days', '', '', '', now())"
+        "VALUES ('', now(), now() - interval '31 days', '', '', '', now());"
+        "INSERT INTO llm_alerts (id, kind, scope, name, number, state, body, created_at, published_at) "
+        "SELECT id, '', '', id, 1, 'cleared', '{}', now() - interval '31 days', now() "
+        "FROM gen_random_uuid() id"
     )
 
 

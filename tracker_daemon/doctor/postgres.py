@@ -54,6 +54,7 @@ _RETENTION_RIGHTS = [
     ("llm_outcomes", "DELETE"),
     ("llm_dead_letters", "DELETE"),
     ("llm_embedding_index", "DELETE"),
+    ("llm_alerts", "DELETE"),
 ]
 _SETTINGS = """
 SELECT pg_is_in_recovery() AS replica, current_setting('transaction_read_only') AS read_only,

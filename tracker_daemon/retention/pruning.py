@@ -10,7 +10,7 @@ from uuid import UUID
 import tenacity
 
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
-from tracker_daemon.postgres import translated
+from tracker_daemon.postgres import Rejected, translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
 
 STEP_ROWS: Final = 500
-"""Decisions, or dead letters, that one step deletes at most."""
+"""Decisions, dead letters or alerts that one step deletes at most."""
 WALK_ROWS: Final = 2000
 """Events of the ledger that one step looks at: no index knows which have no decision."""
 PATIENCE_SECONDS: Final = 45
@@ -34,12 +34,23 @@ TABLES: Final = (
     "llm_embedding_queue",
     "llm_embedding_index",
     "llm_dead_letters",
+    "llm_alerts",
 )
 """Every table that rows are deleted from."""
 # Decisions first: an event that is committed meanwhile goes with the next statement. And the queue before the
 # index: whoever moves an embedding from one to the other is waited for.
 _DECISION: Final = {"llm_decisions": "id"} | dict.fromkeys(TABLES[1:4], "decision_id")
 _LETTER: Final = {"llm_dead_letters": "id"}
+_ALERT: Final = {"llm_alerts": "id"}
+
+# What was raised and not cleared is where its agent or model stands: without it, it is raised once more.
+_SAID: Final = """
+published_at IS NOT NULL AND (state = 'cleared' OR EXISTS (
+    SELECT FROM llm_alerts later
+    WHERE (later.kind, later.scope, later.name) = (llm_alerts.kind, llm_alerts.scope, llm_alerts.name)
+      AND later.number > llm_alerts.number
+))
+"""
 
 _MOVE_HORIZON: Final = "UPDATE tracker_retention SET horizon = GREATEST(horizon, $1) RETURNING horizon"
 # From the last step's time on, for what is deleted stays in the index until it is vacuumed.
@@ -97,13 +108,15 @@ async def prune(
     """Delete what is older, a transaction a step, and yield the rows that each has deleted, by table.
 
     Decisions with their outcomes and their places in the vector index; outcomes without a decision; dead
-    letters that were replayed, and with `unreplayed` the others too. The horizon must have been moved.
+    letters that were replayed, and with `unreplayed` the others too; alerts that were published, unless they
+    still stand. The horizon must have been moved.
     """
-    condition = _condition(unreplayed=unreplayed)
+    settled = _settled(unreplayed=unreplayed)
     for steps in (
         _oldest_first(connection, before, "created_at", _DECISION),
         _left_over(connection, before),
-        _oldest_first(connection, before, "received_at", _LETTER, condition),
+        _oldest_first(connection, before, "received_at", _LETTER, settled),
+        _oldest_first(connection, before, "created_at", _ALERT, _SAID),
     ):
         async for deleted in steps:
             yield deleted
@@ -115,7 +128,8 @@ async def count(connection: Connection, before: datetime, *, unreplayed: bool) -
         "llm_decisions": "SELECT count(*) FROM llm_decisions WHERE created_at < $1",
         "llm_outcomes": _COUNT_OUTCOMES,
         "llm_dead_letters": "SELECT count(*) FROM llm_dead_letters WHERE received_at < $1 AND "
-        + _condition(unreplayed=unreplayed),
+        + _settled(unreplayed=unreplayed),
+        "llm_alerts": f"SELECT count(*) FROM llm_alerts WHERE created_at < $1 AND {_SAID}",
     }
     with translated():
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -131,7 +145,7 @@ async def count(connection: Connection, before: datetime, *, unreplayed: bool) -
             )
 
 
-def _condition(*, unreplayed: bool) -> str:
+def _settled(*, unreplayed: bool) -> str:
     return "true" if unreplayed else "replayed_at IS NOT NULL"
 
 
@@ -146,7 +160,7 @@ async def _oldest_first(
     while rows := await _read(connection, oldest, before, last):
         ids = {row["id"] for row in rows}
         if ids == seen:
-            raise Misconfigured(f"{table} does not let its rows go: look at its triggers")
+            raise _held(table, "a trigger keeps them")
         yield await _delete(connection, {name: f"{key} = ANY({_array(ids)})" for name, key in keys.items()})
         last, seen = rows[-1]["time"], ids
 
@@ -188,12 +202,22 @@ async def _delete(connection: Connection, conditions: Mapping[str, str]) -> Coun
         hopeless = isinstance(error, Misconfigured) or connection.is_closed()
         return isinstance(error, Unavailable) and not hopeless
 
-    return await tenacity.AsyncRetrying(
+    retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(passes),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
         stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
         reraise=True,
-    )(attempt)
+    )
+    try:
+        return await retrying(attempt)
+    except Rejected as error:  # by a rule of the operator's own
+        raise _held(next(iter(conditions)), error.safely) from error
+
+
+def _held(table: str, why: str) -> Misconfigured:
+    return Misconfigured(
+        f"{table} does not let its rows go ({why}): look at its triggers and at foreign keys to it"
+    )
 
 
 def _array(ids: Iterable[UUID]) -> str:
