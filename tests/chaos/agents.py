@@ -16,7 +16,7 @@ import nats.errors
 from msgspec import Struct
 
 from tests.acceptance.stream import encoded
-from tests.factory import decision, outcome
+from tests.factory import days_ago, decision, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
     from tests.acceptance.stream import Stream
 
-Fate = Literal["decision", "outcome", "dead_letter"]
+Fate = Literal["decision", "outcome", "dead_letter", "expired"]
 
 BURST: Final = 25
 """Messages that wait for the stream's confirmation together."""
 ANSWER_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.1
+EXPIRED_DAYS: Final = 4000
+"""More than any setting of retention in a scene."""
 
 # One of each kind that needs no setting to be wrong; all texts that decoders, text and jsonb stumble over.
 POISON: Final[tuple[bytes, ...]] = (
@@ -61,7 +63,8 @@ class Draft(Struct, frozen=True):
     """A message to be published and the row that it must become.
 
     `mark` is the text that tells its row from every other: the prompt of a decision, the note of an outcome,
-    the whole payload of a dead letter. A decision that is published again keeps its mark.
+    the whole payload of a dead letter. A decision that is published again keeps its mark; one whose fate is
+    `expired` becomes no row, or does not stay one.
     """
 
     subject: str
@@ -140,6 +143,11 @@ class Agents:
             **fields,
         )
         return Draft(self._stream.decisions, encoded(payload), "decision", prompt, id_)
+
+    def expired(self) -> Draft:
+        """A decision from so long ago that it is pruned, or comes too late to be stored."""
+        draft = self.decision(timestamp=days_ago(EXPIRED_DAYS))
+        return msgspec.structs.replace(draft, fate="expired")
 
     def brief_decision(self) -> Draft:
         """A decision of which a stream can hold many."""

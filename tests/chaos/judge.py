@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from msgspec import Struct
+
+from tracker_daemon.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +23,6 @@ TABLES = {
     "outcome": ("llm_outcomes", "note"),
     "dead_letter": ("llm_dead_letters", "payload"),
 }
-FATES = ("stored", "duplicate", "dead_letter", "released")
 
 
 class Verdict(Struct):
@@ -39,7 +40,10 @@ class Verdict(Struct):
 
 
 async def judge(confirmed: Sequence[Confirmed], sql: asyncpg.Connection) -> Verdict:
-    """Compare every confirmed message with the rows: each there, once, under its own name, and projected."""
+    """Compare every confirmed message with the rows: each there, once, under its own name, and projected.
+
+    What has expired is in none of them.
+    """
     verdict = Verdict(len(confirmed), [], [], [])
     for fate, (table, column) in TABLES.items():
         expected = {item.draft.mark: item for item in confirmed if item.draft.fate == fate}
@@ -59,7 +63,10 @@ def sums(metrics: Metrics, subjects: Iterable[str]) -> list[str]:
     wrong = []
     for subject in subjects:
         received = metrics("messages_received_total", subject=subject)
-        settled = {fate: metrics("messages_settled_total", subject=subject, result=fate) for fate in FATES}
+        settled = {
+            result: metrics("messages_settled_total", subject=subject, result=result)
+            for result in get_args(Result)
+        }
         if received != sum(settled.values()):
             wrong.append(f"{subject}: {received:.0f} received, but settled were {settled}")
     if held := metrics("buffered_rows"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+from tests.acceptance.command import until
+from tests.chaos.agents import EXPIRED_DAYS
 from tests.chaos.fault import fault
 from tests.chaos.proxy import Fate
 from tests.servers import Away
@@ -16,6 +18,17 @@ if TYPE_CHECKING:
     from tests.chaos.scene import Scene
 
 DRAINED, WORK_LEFT = 0, 3
+OLD_DECISIONS = 5000
+OLD_ROWS = f"""
+WITH made AS (
+    INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model, created_at)
+    SELECT '', '', '', n, '', '', now() - make_interval(days => $1)
+    FROM generate_series(1, {OLD_DECISIONS}) n RETURNING id, created_at
+)
+INSERT INTO llm_outcomes (decision_id, event_id, outcome, note, observed_at, received_at)
+SELECT id, id, 'SUCCESS', id, now(), now() FROM made
+"""
+OLD_ARE_FEWER = "SELECT count(*) < $1 FROM llm_decisions, tracker_retention WHERE created_at < horizon"
 
 
 def killing(daemon: Daemon) -> Callable[[], Awaitable[Fate]]:
@@ -108,6 +121,29 @@ async def sigterm_without_postgres(scene: Scene) -> None:
             assert await daemon.stop() == WORK_LEFT
         scene.injected["signals"] += 1
         daemon = await scene.daemon(**deadline)
+
+
+@fault("kill -9 while old rows are pruned")
+async def pruning(scene: Scene) -> None:
+    """A step of pruning is whole or nothing, and what is younger than the horizon stays."""
+    settings = {"TRACKER_RETENTION_OLDER_THAN_DAYS": str(EXPIRED_DAYS - 1)}
+    sql = await scene.sql()
+    daemon = await scene.daemon(**settings)
+    await until("the horizon is there", lambda: sql.fetchval("SELECT horizon FROM tracker_retention"))
+    async for _ in scene.rounds():
+        await daemon.kill()
+        # Beside the stream, whose messages expire; and without the 15 s for which the dead hold their lease.
+        await sql.execute(OLD_ROWS, EXPIRED_DAYS)
+        await sql.execute("DELETE FROM tracker_leases WHERE name = 'retention'")
+        daemon = await scene.daemon(**settings)
+        left = scene.chance.randrange(500, OLD_DECISIONS)
+        await until("some are pruned", lambda: sql.fetchval(OLD_ARE_FEWER, left))  # noqa: B023 - called now
+        await daemon.kill()
+        scene.injected["kills"] += 1
+        await scene.load.publish(*(scene.agents.expired() for _ in range(20)))
+        await sql.execute("DELETE FROM tracker_leases WHERE name = 'retention'")
+        daemon = await scene.daemon(**settings)
+        await until("all are pruned", lambda: sql.fetchval(OLD_ARE_FEWER, 1))
 
 
 @fault("one of two daemons frozen")
