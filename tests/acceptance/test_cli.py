@@ -157,6 +157,7 @@ async def test_check_finds_every_fault_of_a_set_up_and_ends_with_1(
     """A database that was not migrated, and no NATS: the one does not hide the other."""
     broken = {
         **settings,
+        "TRACKER_MIGRATE_ON_START": "false",
         "TRACKER_POSTGRES_DSN": database,
         "TRACKER_NATS_SERVERS": f"nats://127.0.0.1:{taken_port}",
     }

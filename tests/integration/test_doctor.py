@@ -21,6 +21,7 @@ from tracker_daemon.doctor import Finding, examine, jetstream, postgres
 from tracker_daemon.doctor.indexes import indexes
 from tracker_daemon.embedded import NatsServer, PostgresServer
 from tracker_daemon.migrate import migrate
+from tracker_daemon.postgres import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -148,6 +149,14 @@ async def test_a_good_stream_and_consumer_have_no_trouble(broker: Broker) -> Non
         ({"retention": "interest"}, "warning", ["retention is interest"]),
         ({"storage": "memory"}, "warning", ["storage is memory", "restart"]),
         ({"duplicate_window": SECOND}, "warning", ["duplicate window is 1 s", "--dupe-window=120s"]),
+        ({"max_age": 60 * SECOND, "duplicate_window": 60 * SECOND}, "warning", ["max_age is 0.0 h"]),
+        (
+            {"max_msgs_per_subject": 5, "discard_new_per_subject": True},
+            *("warning", ["more are refused", "--no-discard-per-subject"]),
+        ),
+        ({"allow_rollup_hdrs": True}, "warning", ["Nats-Rollup", "--no-allow-rollup"]),
+        ({"no_ack": True}, "warning", ["hear no acknowledgement", "--ack"]),
+        ({"subject_transform": {"src": ">", "dest": "X.>"}}, "warning", ["under X.>", "--no-transform"]),
     ],
 )
 async def test_a_stream_that_loses_something_on_a_bad_day(
@@ -155,6 +164,24 @@ async def test_a_stream_that_loses_something_on_a_bad_day(
 ) -> None:
     await broker.make_stream(**changes)
     assert_only(await broker.look(), "stream", level, *words)
+
+
+async def test_a_mirror_is_broken(broker: Broker) -> None:
+    """It has no subjects, and no window for duplicates."""
+    await broker.make_stream()
+    copy = Broker(broker.client, broker.url)
+    await copy.make_stream(subjects=None, mirror={"name": broker.name}, discard="old", max_bytes=-1)
+    try:
+        assert_only(await copy.look(), "stream", "broken", "a mirror", broker.name, "TRACKER_NATS_STREAM")
+    finally:
+        await copy.ask(f"STREAM.DELETE.{copy.name}")
+
+
+async def test_a_sealed_stream_is_broken(broker: Broker) -> None:
+    await broker.make_stream()
+    config = (await broker.ask(f"STREAM.INFO.{broker.name}"))["config"]
+    await broker.ask(f"STREAM.UPDATE.{broker.name}", config | {"sealed": True})
+    assert_only(await broker.look(), "stream", "broken", "sealed", f"nats stream rm {broker.name}")
 
 
 async def test_a_stream_that_captures_other_subjects(broker: Broker) -> None:
@@ -209,6 +236,19 @@ async def test_a_server_that_refuses_what_was_asked_for(broker: Broker) -> None:
     [
         ({"max_deliver": 3}, "broken", ["max_deliver is 3", "-1"]),
         ({"ack_policy": "all"}, "broken", ["ack policy is not explicit"]),
+        (
+            {"ack_policy": "none", "ack_wait": 0, "max_ack_pending": 0},
+            *("broken", ["ack policy is not explicit"]),
+        ),
+        ({"max_batch": 5999}, "broken", ["max_batch is 5999", "for 6000", "--max-pull-batch=6000"]),
+        ({"max_bytes": 1 << 20}, "broken", ["max_bytes is 1048576,", f"--max-pull-bytes={32 << 20}"]),
+        ({"max_expires": SECOND}, "broken", ["max_expires is 1.0s", "--max-pull-expire=30s"]),
+        (
+            {"priority_groups": ["a"], "priority_policy": "overflow"},
+            *("broken", ["priority groups", "TRACKER_NATS_DURABLE"]),
+        ),
+        ({"mem_storage": True}, "warning", ["in memory", "nats consumer rm"]),
+        ({"replay_policy": "original"}, "warning", ["replay policy is original", "nats consumer rm"]),
         ({"headers_only": True}, "broken", ["headers only"]),
         ({"deliver_subject": "push"}, "broken", ["push consumer"]),
         ({"pause_until": "2999-01-01T00:00:00Z"}, "broken", ["paused until 2999", "nats consumer resume"]),
@@ -293,6 +333,61 @@ async def test_an_account_whose_storage_is_nearly_used(data_dir: Path) -> None:
         await client.close()
 
 
+# All that a daemon asks for, with stream and consumer there.
+DAEMON = 'publish: { allow: ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.MSG.>"] }'
+
+
+@pytest.mark.parametrize(
+    ("rights", "expected"),
+    [
+        pytest.param(DAEMON, [], id="enough"),
+        pytest.param(
+            DAEMON.replace("CONSUMER.INFO", "NONE"),
+            ["$JS.API.CONSUMER.INFO.", "permissions violation", "let the user publish"],
+            id="no consumer",
+        ),
+        pytest.param(
+            DAEMON.replace("STREAM.INFO", "NONE"),
+            ["$JS.API.STREAM.INFO.", "permissions violation", "let the user publish"],
+            id="no stream",
+        ),
+        pytest.param(
+            'subscribe: { deny: "_INBOX.>" }', ["$JS.API.STREAM.INFO.", "_INBOX.>"], id="no answers"
+        ),
+    ],
+)
+async def test_a_user_that_may_do_little(
+    data_dir: Path, rights: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a daemon does without is not missed; for the rest it is said what was not answered."""
+    monkeypatch.setattr(jetstream, "REQUEST_SECONDS", 0.5)
+    users = f"{{ user: a, password: b }}, {{ user: few, password: b, permissions: {{ {rights} }} }}"
+    options = f"accounts {{ A {{ jetstream: enabled\n users: [ {users} ] }} }}"
+    with NatsServer(data_dir, options=options) as server:
+        client = await nats.connect(server.url.replace("//", "//a:b@"))
+        broker = Broker(client, server.url)
+        await broker.make_stream()
+        await broker.make_durable()
+        settings = broker.settings(TRACKER_NATS_USER="few", TRACKER_NATS_PASSWORD="b")
+        findings = [found for found in await examine(settings) if found.part != "postgres"]
+        await client.close()
+    if expected:
+        assert_only(findings, "nats", "broken", *expected)
+    else:
+        assert troubles(findings) == []
+        assert {finding.part for finding in findings} >= {"stream", "consumer", "nats clock"}
+
+
+async def test_a_login_that_is_refused(data_dir: Path) -> None:
+    """The server runs: there is nothing to start."""
+    with NatsServer(data_dir, options="authorization { user: a, password: b }") as server:
+        environ = {"TRACKER_NATS_SERVERS": server.url.replace("//", "//a:c@")}
+        [found] = [found for found in await examine(load(environ=environ)) if found.part == "nats"]
+    assert found.level == "broken"
+    assert "TRACKER_NATS_USER and _PASSWORD" in found.seen
+    assert "start it" not in found.seen
+
+
 async def test_one_replica_in_a_cluster(data_dir: Path) -> None:
     async with Cluster(data_dir) as cluster:
         url = cluster.url.split(",")[0]
@@ -349,10 +444,44 @@ async def test_a_server_that_never_answers_is_not_waited_for(
     assert {"nats", "postgres"} <= {finding.part for finding in findings}
 
 
-async def look(dsn: str) -> list[Finding]:
+async def look(dsn: str, **more: str) -> list[Finding]:
     """What is found in the database."""
-    environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
+    environ = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS), **more}
     return [finding async for finding in postgres.look(load(environ=environ))]
+
+
+async def test_before_the_first_start_nothing_is_missing(database: str) -> None:
+    """The daemon migrates by itself, unless it is not to, or cannot."""
+    assert troubles(await look(database)) == []
+    by_hand = await look(database, TRACKER_MIGRATE_ON_START="false")
+    assert_only(by_hand, "schema", "broken", "run tracker-daemon migrate")
+    nobody = "postgresql://127.0.0.1:1/tracker"
+    cannot = await look(database, TRACKER_POSTGRES_MIGRATE_DSN=nobody)
+    assert_only(cannot, "schema", "broken", "cannot migrate", "127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("right", "remedy"),
+    [
+        ("ON SCHEMA public", "GRANT CREATE ON SCHEMA public TO"),
+        ("ON DATABASE {database}", "let a superuser run CREATE EXTENSION vector"),
+    ],
+)
+async def test_a_role_that_cannot_make_the_tables(database: str, right: str, remedy: str) -> None:
+    """Neither them nor the extension, unless that is one that its owner trusts everybody with."""
+    address, name = urlsplit(database), f"maker_{uuid4().hex}"
+    async with connected(database) as sql:
+        await sql.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD 'secret'; GRANT CREATE ON SCHEMA public TO {name}"
+        )
+        await sql.execute(f'GRANT CREATE ON DATABASE "{address.path[1:]}" TO {name}')
+        quoted = right.replace("{database}", f'"{address.path[1:]}"')
+        await sql.execute(f"REVOKE CREATE {quoted} FROM {name}; REVOKE CREATE {quoted} FROM PUBLIC")
+        try:
+            dsn = address._replace(netloc=f"{name}:secret@{address.netloc.rpartition('@')[2]}").geturl()
+            assert_only(await look(dsn), "schema", "broken", remedy, "TRACKER_POSTGRES_MIGRATE_DSN")
+        finally:
+            await sql.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def test_a_good_database_has_no_trouble(dsn: str, sql: asyncpg.Connection) -> None:
@@ -365,6 +494,10 @@ async def test_a_good_database_has_no_trouble(dsn: str, sql: asyncpg.Connection)
     }
 
 
+PARTIAL_KEY = """
+ALTER TABLE llm_outcomes DROP CONSTRAINT llm_outcomes_pkey;
+CREATE UNIQUE INDEX ON llm_outcomes (decision_id, event_id) WHERE outcome = 'SUCCESS'
+"""
 LARGE = """
 ALTER TABLE llm_dead_letters SET (autovacuum_enabled = off);
 INSERT INTO llm_dead_letters (subject, published_at, reason, detail, payload)
@@ -391,6 +524,18 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
         (
             "INSERT INTO tracker_migrations (number, name) VALUES (999, 'of_tomorrow')",
             *("schema", "warning", ["1 migrations", "upgrade tracker-daemon"]),
+        ),
+        (
+            "DROP TABLE llm_decisions CASCADE",
+            *("schema", "broken", ["llm_decisions", "restore what was dropped"]),
+        ),
+        (
+            'CREATE SCHEMA elsewhere; ALTER DATABASE "{database}" SET search_path = elsewhere',
+            *("schema", "broken", ["public has some: ALTER ROLE", "SET search_path = public"]),
+        ),
+        (
+            PARTIAL_KEY,
+            *("indexes", "broken", ["llm_outcomes lacks its index"]),
         ),
         (
             "DROP INDEX llm_decisions_agent_name",

@@ -17,7 +17,7 @@ from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
 from tests.waiting import until
 from tracker_daemon.config import load
-from tracker_daemon.doctor import postgres
+from tracker_daemon.doctor import examine, postgres
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
@@ -339,18 +339,56 @@ async def test_check_names_the_rights_that_the_vector_index_lacks(
     )
     ok, seen = await rights(writer)
     assert not ok
-    assert "GRANT DELETE ON llm_embedding_queue; GRANT UPDATE ON tracker_leases" in seen
+    assert "GRANT DELETE ON llm_embedding_queue TO tracker_writer; GRANT UPDATE ON tracker_leases" in seen
     await sql.execute("CREATE SCHEMA extensions; ALTER EXTENSION vector SET SCHEMA extensions")
     ok, seen = await rights(writer)
     assert not ok
-    assert "GRANT USAGE ON SCHEMA extensions" in seen
+    assert "GRANT USAGE ON SCHEMA extensions TO tracker_writer" in seen
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "TEMPORARY ON DATABASE {database}",
+        "SELECT ON tracker_migrations",
+        "USAGE ON SCHEMA public",
+        "INSERT ON trading_sessions",
+        *(f"UPDATE ({column}) ON llm_decisions" for column in ("outcome", "pnl", "outcome_at")),
+        "UPDATE (outcome_sequence) ON llm_decisions",
+        "UPDATE (published_at) ON llm_alerts",
+    ],
+)
+async def test_what_check_says_of_a_right_that_is_missing_brings_it_back(
+    writer: str, sql: asyncpg.Connection, right: str
+) -> None:
+    """Word by word; the schema's part stands for those without which no table is seen."""
+    database = urlsplit(writer).path.removeprefix("/")
+    await sql.execute(f"REVOKE {right.format(database=database)} FROM tracker_writer")
+    environ = {"TRACKER_POSTGRES_DSN": writer, "TRACKER_EMBEDDING_DIMENSIONS": str(DIMENSIONS)}
+    findings = [finding async for finding in postgres.look(load(environ=environ))]
+    [broken] = [finding for finding in findings if finding.level == "broken"]
+    assert broken.part in {"rights", "schema"}
+    await sql.execute(broken.seen[broken.seen.index("GRANT ") :])
+    assert await works(writer)
+
+
+async def test_a_server_without_room_is_not_to_be_started(writer: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("ALTER ROLE tracker_writer CONNECTION LIMIT 0")
+    [found] = [
+        finding
+        for finding in await examine(load(environ={"TRACKER_POSTGRES_DSN": writer}))
+        if finding.part == "postgres"
+    ]
+    assert found.level == "broken"
+    assert "too many connections for role" in found.seen
+    assert "start it" not in found.seen
 
 
 async def test_check_names_the_rights_that_pruning_lacks(writer: str, sql: asyncpg.Connection) -> None:
     """Where the daemon is to prune."""
     ok, seen = await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30")
     assert not ok
-    assert "GRANT UPDATE ON tracker_retention; GRANT DELETE ON llm_decisions" in seen
+    assert "GRANT UPDATE (horizon) ON tracker_retention TO tracker_writer; GRANT DELETE ON llm_dec" in seen
     await sql.execute(RETENTION.read_text("utf-8"))
     assert (await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30"))[0]
 

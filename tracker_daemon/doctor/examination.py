@@ -20,6 +20,7 @@ TIMEOUT_SECONDS: Final = 20
 """Each side may take so long."""
 
 _ADDRESSES = {"postgres": "TRACKER_POSTGRES_DSN", "nats": "TRACKER_NATS_SERVERS"}
+_LOGIN = "; see TRACKER_NATS_USER and _PASSWORD, _TOKEN, _CREDS_FILE or _NKEY_SEED_FILE"
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -40,8 +41,16 @@ async def _bounded(part: str, look: AsyncIterator[Finding]) -> AsyncIterator[Fin
     except Misconfigured as error:
         yield Finding(part, "broken", str(error))
     except Unavailable as error:
-        yield Finding(part, "broken", f"{error}; start it, or change {_ADDRESSES[part]}")
+        yield Finding(part, "broken", f"{error}{_remedy(part, error)}")
     except (TrackerError, nats.errors.Error) as error:
         yield Finding(part, "broken", str(error) or type(error).__name__)
     except TimeoutError:
         yield Finding(part, "broken", f"no answer within {TIMEOUT_SECONDS} s")
+
+
+def _remedy(part: str, error: Unavailable) -> str:
+    """What to do about a server that is not to be had; one that answers has said what is wrong."""
+    if "authorization violation" in str(error).lower():
+        return _LOGIN
+    answers = part == "postgres" and not isinstance(error.__cause__, OSError)
+    return "" if answers else f"; start it, or change {_ADDRESSES[part]}"

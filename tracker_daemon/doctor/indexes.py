@@ -23,9 +23,11 @@ _INDEX = re.compile(
     re.MULTILINE,
 )
 
-# Keys as `Index.columns` has them. One that is being built is not valid yet, and nobody's trouble.
+# Keys as `Index.columns` has them. ON CONFLICT takes no key that is deferrable, or of some rows only. What is
+# being built is not valid yet, and nobody's trouble.
 _PRESENT = """
-SELECT t.relname::text AS table, i.relname::text AS name, indisunique AS unique,
+SELECT t.relname::text AS table, i.relname::text AS name,
+       indisunique AND indimmediate AND indpred IS NULL AS unique,
        indisvalid OR indexrelid IN (SELECT index_relid FROM pg_stat_progress_create_index) AS valid,
        ARRAY(SELECT pg_get_indexdef(indexrelid, k, true) FROM generate_series(1, indnkeyatts) k) AS columns
 FROM pg_index JOIN pg_class i ON i.oid = indexrelid JOIN pg_class t ON t.oid = indrelid

@@ -14,6 +14,7 @@ from nats.js.api import ConsumerInfo, StreamInfo
 from tracker_daemon.consumer import connect, disconnect
 from tracker_daemon.doctor import clock, consumer, stream
 from tracker_daemon.doctor.finding import Finding, findings, oldest
+from tracker_daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,13 +44,16 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _jetstream(client: Client, settings: Settings) -> AsyncIterator[Finding]:
     try:
-        usage = await _ask(client, "INFO")
-    except nats.errors.Error as error:
-        remedy = "enable it on the server, or set TRACKER_NATS_MODE=core"
-        yield Finding("jetstream", "broken", f"JetStream does not answer ({error}): {remedy}")
+        for finding in account(await _ask(client, "INFO")):
+            yield finding
+    except nats.js.errors.ServiceUnavailableError as error:
+        why = error.description or "nobody answers"
+        remedy = "enable it on the server and for the account, or set TRACKER_NATS_MODE=core"
+        yield Finding("jetstream", "broken", f"JetStream is not available ({why}): {remedy}")
         return
-    for finding in account(usage):
-        yield finding
+    except Misconfigured:
+        # A daemon does without, so its user need not have the right.
+        yield Finding("jetstream", "ok", "the limits of the account are not told to this user")
     asked, name = datetime.now(UTC), settings.nats.stream
     try:
         answer = await _ask(client, f"STREAM.INFO.{name}")
@@ -74,16 +78,28 @@ async def _jetstream(client: Client, settings: Settings) -> AsyncIterator[Findin
         yield _missing("consumer", f"durable consumer {settings.nats.durable}", settings.nats)
         return
     first_at = datetime.fromisoformat(state["first_ts"]) if state["messages"] else None
-    for finding in consumer.look(ConsumerInfo.from_response(durable), first_at, settings):
+    limits = durable["config"]  # which nats-py's own types leave out
+    for finding in consumer.look(ConsumerInfo.from_response(durable), limits, first_at, settings):
         yield finding
 
 
 async def _ask(client: Client, subject: str) -> dict[str, Any]:
-    """JetStream's answer as it is: nats-py's own types leave its times out."""
+    """JetStream's answer as it is: nats-py's own types leave its times out.
+
+    Raise `Misconfigured` when there is none, as where the user may not ask.
+    """
+    api = f"$JS.API.{subject}"
     try:
-        reply = await client.request(f"$JS.API.{subject}", timeout=REQUEST_SECONDS)
+        reply = await client.request(api, timeout=REQUEST_SECONDS)
     except nats.errors.NoRespondersError as error:
         raise nats.js.errors.ServiceUnavailableError from error
+    except nats.errors.TimeoutError as error:
+        last = str(client.last_error)  # in lower case
+        why = f" ({last})" if api.lower() in last else ""
+        raise Misconfigured(
+            f"JetStream does not answer {api} within {REQUEST_SECONDS} s{why}: let the user publish to "
+            "$JS.API.> and $JS.ACK.>, and subscribe to _INBOX.>; or see whether the cluster has its quorum"
+        ) from error
     answer: dict[str, Any] = orjson.loads(reply.data)
     if "error" in answer:
         raise nats.js.errors.APIError.from_error(answer["error"])
@@ -109,7 +125,7 @@ def account(usage: dict[str, Any]) -> list[Finding]:
 async def _other_stream(client: Client, settings: NatsSettings) -> Finding | None:
     """What is wrong if another stream captures a subject already, so that ours could not be made."""
     for subject in (settings.decisions_subject, settings.outcomes_subject):
-        with contextlib.suppress(nats.js.errors.NotFoundError):
+        with contextlib.suppress(nats.js.errors.NotFoundError, nats.errors.TimeoutError):
             name = await client.jetstream().find_stream_name_by_subject(subject)
             return Finding(
                 "stream", "broken", f"{subject} is captured by {name}: set TRACKER_NATS_STREAM to it"

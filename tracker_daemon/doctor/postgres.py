@@ -1,4 +1,4 @@
-"""PostgreSQL: versions, schema, rights, what makes a commit last, room for connections."""
+"""PostgreSQL: versions, what makes a commit last, upkeep, room for connections."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tracker_daemon import migrate
-from tracker_daemon.doctor import clock, indexes
+from tracker_daemon.doctor import clock, indexes, rights, schema
 from tracker_daemon.doctor.finding import Finding, findings, oldest
-from tracker_daemon.errors import TrackerError
 from tracker_daemon.postgres import check_statements, connected, server_of, translated
 
 if TYPE_CHECKING:
@@ -25,41 +24,9 @@ BESIDE_WRITERS: Final = 3
 LARGE_BYTES: Final = 8 << 20
 """A smaller table needs no statistics."""
 
-_RIGHTS = [
-    ("llm_decisions", "SELECT"),
-    ("llm_decisions", "INSERT"),
-    ("llm_decisions", "UPDATE"),
-    ("llm_outcomes", "SELECT"),
-    ("llm_outcomes", "INSERT"),
-    ("llm_dead_letters", "SELECT"),
-    ("llm_dead_letters", "INSERT"),
-    ("trading_sessions", "SELECT"),
-    ("trading_sessions", "INSERT"),
-    ("llm_embedding_queue", "SELECT"),
-    ("llm_embedding_queue", "INSERT"),
-    ("llm_embedding_queue", "DELETE"),
-    ("llm_embedding_index", "SELECT"),
-    ("llm_embedding_index", "INSERT"),
-    ("tracker_retention", "SELECT"),
-    ("tracker_leases", "SELECT"),
-    ("tracker_leases", "INSERT"),
-    ("tracker_leases", "UPDATE"),
-    ("llm_alerts", "SELECT"),
-    ("llm_alerts", "INSERT"),
-    ("llm_alerts", "UPDATE"),
-]
-_RETENTION_RIGHTS = [
-    ("tracker_retention", "UPDATE"),
-    ("llm_decisions", "DELETE"),
-    ("llm_outcomes", "DELETE"),
-    ("llm_dead_letters", "DELETE"),
-    ("llm_embedding_index", "DELETE"),
-    ("llm_alerts", "DELETE"),
-]
 _SETTINGS = """
 SELECT pg_is_in_recovery() AS replica, current_setting('transaction_read_only') AS read_only,
-       current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('autovacuum') AS autovacuum
+       current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit
 """
 # Daemons' own connections are not counted as others': the doctor goes by the same name as they do.
 _ROOM = """
@@ -96,15 +63,14 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
             for look_at in (_durability, _vector):
                 for finding in await look_at(connection):
                     yield finding
-        try:
-            await migrate.check_schema(dsn, settings.embedding.dimensions)
-        except TrackerError as error:
-            yield Finding("schema", "broken", str(error))
+        found, ready = await schema.look(connection, settings)
+        yield found
+        if not ready:
             return
         with translated():
-            for finding in await _rights(connection, _RIGHTS + (_RETENTION_RIGHTS if prunes else [])):
+            for finding in await rights.look(connection, prunes=prunes):
                 yield finding
-            for look_at in (_schema, _sessions, indexes.look, _tables, _clock):
+            for look_at in (_sessions, indexes.look, _tables, _clock):
                 for finding in await look_at(connection):
                     yield finding
             yield await _connections(connection, settings.postgres.writers + BESIDE_WRITERS + prunes)
@@ -157,41 +123,9 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
-async def _schema(connection: Connection) -> list[Finding]:
-    newest = max(migration.number for migration in migrate.migrations())
-    newer = await connection.fetchval("SELECT count(*) FROM tracker_migrations WHERE number > $1", newest)
-    if not newer:
-        return [Finding("schema", "ok", "every migration is applied")]
-    seen = f"the schema has {newer} migrations that this version does not know: upgrade tracker-daemon"
-    return [Finding("schema", "warning", seen)]
-
-
 async def _sessions(connection: Connection) -> list[Finding]:
     required = await migrate.required_columns(connection, "trading_sessions", ["id"])
     return [Finding("sessions", "broken", migrate.sessions_remedy(required))] if required else []
-
-
-async def _rights(connection: Connection, needed: list[tuple[str, str]]) -> list[Finding]:
-    denied = await connection.fetch(
-        "SELECT name, verb FROM unnest($1::text[], $2::text[]) AS needed (name, verb) "
-        "WHERE NOT CASE verb WHEN 'DELETE' THEN has_table_privilege(name, verb) "
-        "ELSE has_any_column_privilege(name, verb) END",
-        *zip(*needed, strict=True),
-    )
-    temporary = await connection.fetchval("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
-    closed = await connection.fetchval(
-        "SELECT extnamespace::regnamespace::text FROM pg_extension "
-        "WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE')"
-    )
-    broken = []
-    if not temporary:
-        broken.append("the role lacks a right: GRANT TEMPORARY ON DATABASE")
-    if closed:
-        broken.append(f"the role lacks a right, to use pgvector: GRANT USAGE ON SCHEMA {closed}")
-    if denied:
-        grants = "; ".join(f"GRANT {row['verb']} ON {row['name']}" for row in denied)
-        broken.append(f"the role lacks rights: {grants}")
-    return findings("rights", "the role may write to every table", broken=broken)
 
 
 async def _tables(connection: Connection) -> list[Finding]:

@@ -24,19 +24,19 @@ FULL: Final = 0.8
 SPAN_SECONDS: Final = 3600
 """A rate over less than that says nothing of the days to come."""
 
+_ANEW: Final = "nats stream rm {stream}, and the daemon makes it anew"
+
 
 def look(info: StreamInfo, settings: NatsSettings) -> list[Finding]:
     """What the configuration keeps from the daemon, and what it loses on a bad day."""
     config = info.config
-    missing = missing_subjects(info, settings)
-    broken = [f"the stream {settings.stream} does not capture {missing}: add it to its subjects"]
     fine = (
         f"{settings.stream}: {config.storage}, replicas {config.num_replicas}, {info.state.messages} messages"
     )
     return findings(
         "stream",
         fine,
-        broken=broken if missing else [],
+        broken=_misses(info, settings),
         warnings=[*_forgets(config), *_loses(info), *_captures(config, settings)],
     )
 
@@ -91,6 +91,23 @@ def _rate(state: dict[str, Any]) -> float | None:
     return state["bytes"] / seconds if state["messages"] and seconds >= SPAN_SECONDS else None
 
 
+def _misses(info: StreamInfo, settings: NatsSettings) -> Iterator[str]:
+    """Why messages of the agents do not get into the stream, or not to the daemon."""
+    config = info.config
+    if config.mirror:
+        yield (
+            f"the stream {config.name} is a mirror, and captures nothing itself: name the stream that it is "
+            f"a copy of, {config.mirror.name}, in TRACKER_NATS_STREAM"
+        )
+    elif missing := missing_subjects(info, settings):
+        yield f"the stream {config.name} does not capture {missing}: add it to its subjects"
+    if config.sealed:
+        yield (
+            "the stream is sealed, for ever, and takes no more messages: once all of it is acknowledged, "
+            f"{_ANEW.format(stream=config.name)}"
+        )
+
+
 def _forgets(config: StreamConfig) -> Iterator[str]:
     """What the stream throws away before a daemon may have stored it."""
     edit = f"nats stream edit {config.name}"
@@ -106,17 +123,22 @@ def _forgets(config: StreamConfig) -> Iterator[str]:
             "the discard policy is old, so a full stream pushes out what may not be stored yet, and no "
             f"publisher is told: {edit} --discard=new"
         )
-    if config.max_msgs_per_subject > 0 and not config.discard_new_per_subject:
+    if config.max_msgs_per_subject > 0:
+        refuses = config.discard_new_per_subject
+        so = "more are refused" if refuses else "a new message pushes out one that may not be stored yet"
+        flags = "--max-msgs-per-subject=-1" + (" --no-discard-per-subject" if refuses else "")
+        yield f"max_msgs_per_subject is {config.max_msgs_per_subject}, so {so}: {edit} {flags}"
+    if config.allow_rollup_hdrs:
         yield (
-            f"max_msgs_per_subject is {config.max_msgs_per_subject}, so a new message pushes out one that "
-            f"may not be stored yet: {edit} --max-msgs-per-subject=-1"
+            "a message with the header Nats-Rollup deletes all that came before it, stored or not: "
+            f"{edit} --no-allow-rollup"
         )
 
 
 def _loses(info: StreamInfo) -> Iterator[str]:
     """What of the stream would not outlive a message's acknowledgement, or a server."""
     config = info.config
-    again = "while agents rest and nothing waits, delete the stream, and the daemon makes it anew"
+    again = f"while agents rest and nothing waits, {_ANEW.format(stream=config.name)}"
     if config.retention != RetentionPolicy.LIMITS:
         yield (
             f"the retention is {config.retention}, which forgets what is acknowledged, so nothing can be "
@@ -124,6 +146,11 @@ def _loses(info: StreamInfo) -> Iterator[str]:
         )
     if config.storage == StorageType.MEMORY:
         yield f"the storage is memory, so a restart of nats-server loses what is not stored yet: {again}"
+    if config.no_ack:
+        yield (
+            "publishers hear no acknowledgement, not even those that ask: "
+            f"nats stream edit {config.name} --ack"
+        )
     if info.cluster and info.cluster.name and config.num_replicas == 1:
         yield (
             f"one replica in the cluster {info.cluster.name}, so the death of a single server stops the "
@@ -140,11 +167,17 @@ def _captures(config: StreamConfig, settings: NatsSettings) -> Iterator[str]:
             f"the stream captures {', '.join(more)} too: what is not for the daemon fills it, and a request "
             f"on such a subject is answered by the stream: {edit} {flags}"
         )
-    if config.duplicate_window < DUPLICATE_WINDOW_SECONDS:
+    if transform := config.subject_transform:
+        yield (
+            f"the stream stores {transform.src or '>'} under {transform.dest}, and a daemon consumes only "
+            f"{' and '.join(wanted)}: {edit} --no-transform"
+        )
+    # The server refuses a window longer than messages live; a mirror has none.
+    enough = min(DUPLICATE_WINDOW_SECONDS, config.max_age or DUPLICATE_WINDOW_SECONDS)
+    if (config.duplicate_window or enough) < enough:
         yield (
             f"the duplicate window is {config.duplicate_window:g} s, and what an agent publishes again after "
-            f"that, without an id of its own, is stored twice: {edit} "
-            f"--dupe-window={DUPLICATE_WINDOW_SECONDS}s"
+            f"that, without an id of its own, is stored twice: {edit} --dupe-window={enough:g}s"
         )
 
 
