@@ -314,6 +314,20 @@ class TestDeadLetters:
         assert SECRET not in sentence
 
 
+async def test_a_replay_writes_to_no_schema_that_a_daemon_refuses(
+    basics: dict[str, str], database: str
+) -> None:
+    settings = {**basics, "TRACKER_POSTGRES_DSN": database}
+    ended = await tracker("dead-letters", "replay", "--all", settings=settings)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "tracker-daemon: the tables are not there yet: run tracker-daemon migrate\n"
+    await tracker("migrate", settings=settings)
+    settings["TRACKER_EMBEDDING_DIMENSIONS"] = "4"
+    ended = await tracker("dead-letters", "replay", "--all", settings=settings)
+    assert (ended.code, ended.out) == (2, "")
+    assert "TRACKER_EMBEDDING_DIMENSIONS is 4" in ended.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

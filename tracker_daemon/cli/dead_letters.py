@@ -18,6 +18,7 @@ from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
 from tracker_daemon.daemon import contract_of
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.messages import REASONS
+from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import Connection, connected
 from tracker_daemon.store import dead_letters
 
@@ -133,6 +134,8 @@ def replay(
     loaded = load(config_file, settings)
 
     async def replay_all(connection: Connection) -> list[dead_letters.Replayed]:
+        # It writes, so what a daemon refuses to write to it refuses, too.
+        await check_schema(loaded.postgres.dsn.get_secret_value(), loaded.embedding.dimensions)
         return [done async for done in dead_letters.replay(connection, wanted, contract_of(loaded))]
 
     replayed = _with(loaded, replay_all)
@@ -140,8 +143,9 @@ def replay(
     if missing:
         raise NotFound(f"no dead letter has the id {', '.join(map(str, missing))}")
     if as_json:
-        refusals = [{"id": letter.id, "result": letter.result, "why": _why(letter)} for letter in replayed]
-        typer.echo(_json(refusals))
+        typer.echo(
+            _json([{"id": letter.id, "result": letter.result, "why": _why(letter)} for letter in replayed])
+        )
     else:
         for letter in replayed:
             typer.echo(f"{letter.id}  {letter.result}{f': {_why(letter)}' if letter.refusal else ''}")
