@@ -333,6 +333,7 @@ async def test_a_replay_writes_to_no_schema_that_a_daemon_refuses(
     [
         (("run", "--data-dir", "/nowhere"), "add --embedded"),
         (("run", "--embedded", "--set", "nats.servers=nats://x"), "brings its own servers"),
+        (("run", "--embedded", "--set", "postgres.migrate_dsn=postgresql://x"), "brings its own servers"),
         (("dead-letters", "list", "--reason", "payload_too_large"), "too_large"),
     ],
 )

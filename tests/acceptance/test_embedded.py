@@ -71,7 +71,9 @@ async def symbols(daemon: Daemon) -> list[str]:
 async def test_embedded_servers_come_and_go_with_the_daemon_and_keep_their_data(
     run: Run, basics: dict[str, str], folder: Path
 ) -> None:
-    settings = {**basics, "TRACKER_NATS_STREAM_MAX_BYTES": "256MiB"}
+    # What the environment names for other daemons is not migrated, nor asked for anything.
+    others = {"TRACKER_POSTGRES_MIGRATE_DSN": "postgresql://127.0.0.1:1/tracker"}
+    settings = {**basics, **others, "TRACKER_NATS_STREAM_MAX_BYTES": "256MiB"}
     first = await (await run(settings, "--embedded", "--data-dir", folder)).ready()
     await publish(first, symbol="FIRST")
 

@@ -40,10 +40,9 @@ def run(
     loaded = load(config_file, settings)
     if not embedded:
         raise typer.Exit(_run(loaded))
-    if given := [text for text in settings or () if text.startswith(("nats.servers=", "postgres.dsn="))]:
-        raise typer.BadParameter(
-            f"--embedded brings its own servers: leave out --set {given[0].partition('=')[0]}"
-        )
+    own = {"nats.servers", "postgres.dsn", "postgres.migrate_dsn"}
+    if given := [name for text in settings or () if (name := text.partition("=")[0]) in own]:
+        raise typer.BadParameter(f"--embedded brings its own servers: leave out --set {given[0]}")
     # Variables of libpq would go before the servers' own password.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
@@ -58,7 +57,9 @@ def run(
             for name, address in addresses.items():
                 typer.echo(f"export TRACKER_{name.replace('.', '_').upper()}={shlex.quote(address)}")
         try:
-            code = _run(load(config_file, settings, **addresses))
+            # And it migrates no database but its own, whatever the environment names for others.
+            migrations = {"postgres.migrate_dsn": servers.postgres.dsn()}
+            code = _run(load(config_file, settings, **addresses, **migrations))
         finally:
             # The servers are stopped next, which must not be cut short.
             for number in STOPS:
