@@ -323,6 +323,14 @@ async def test_an_account_whose_storage_is_nearly_used(data_dir: Path) -> None:
         url = server.url.replace("//", "//a:b@")
         client = await nats.connect(url)
         broker = Broker(client, url)
+        assert_only(await broker.look(), "stream", "broken", "room for 2000 bytes", "max_store")
+        assert troubles(await broker.look(TRACKER_NATS_STREAM_MAX_BYTES="2000")) == []
+        other = Broker(client, url)
+        await other.make_stream(max_bytes=100)
+        seen = await broker.look(TRACKER_NATS_STREAM_MAX_BYTES="2000")
+        assert_only(seen, "stream", "broken", "room for 1900 bytes")
+        with pytest.raises(AssertionError, match="insufficient storage"):
+            await broker.make_stream(max_bytes=2000)  # as it would be refused to the daemon
         await broker.make_stream(max_bytes=1900)
         assert "jetstream" not in {part for part, *_ in troubles(await broker.look())}
         await broker.publish()
@@ -376,6 +384,15 @@ async def test_a_user_that_may_do_little(
     else:
         assert troubles(findings) == []
         assert {finding.part for finding in findings} >= {"stream", "consumer", "nats clock"}
+
+
+async def test_an_account_without_jetstream_is_broken(data_dir: Path) -> None:
+    options = "accounts { A { users: [ { user: a, password: b } ] } }"
+    with NatsServer(data_dir, options=options) as server:
+        settings = load(environ={"TRACKER_NATS_SERVERS": server.url.replace("//", "//a:b@")})
+        findings = [finding async for finding in jetstream.look(settings)]
+    assert_only(findings, "jetstream", "broken", "not enabled for account", "TRACKER_NATS_MODE=core")
+    assert "None" not in findings[-1].seen
 
 
 async def test_a_login_that_is_refused(data_dir: Path) -> None:

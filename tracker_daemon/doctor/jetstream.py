@@ -43,8 +43,10 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _jetstream(client: Client, settings: Settings) -> AsyncIterator[Finding]:
+    usage: dict[str, Any] = {}
     try:
-        for finding in account(await _ask(client, "INFO")):
+        usage = await _ask(client, "INFO")
+        for finding in account(usage):
             yield finding
     except nats.js.errors.ServiceUnavailableError as error:
         why = error.description or "nobody answers"
@@ -58,8 +60,10 @@ async def _jetstream(client: Client, settings: Settings) -> AsyncIterator[Findin
     try:
         answer = await _ask(client, f"STREAM.INFO.{name}")
     except nats.js.errors.NotFoundError:
-        yield await _other_stream(client, settings.nats) or _missing(
-            "stream", f"stream {name}", settings.nats
+        yield (
+            await _other_stream(client, settings.nats)
+            or _too_large(usage, settings.nats)
+            or _missing("stream", f"stream {name}", settings.nats)
         )
         return
     if "ts" in answer:
@@ -131,6 +135,22 @@ async def _other_stream(client: Client, settings: NatsSettings) -> Finding | Non
                 "stream", "broken", f"{subject} is captured by {name}: set TRACKER_NATS_STREAM to it"
             )
     return None
+
+
+def _too_large(usage: dict[str, Any], settings: NatsSettings) -> Finding | None:
+    """What is wrong if the account has no room for the stream that the daemon would make."""
+    limit: int = usage["limits"]["max_storage"] if usage else -1
+    room = limit - usage.get("reserved_storage", 0)
+    wanted = settings.stream_max_bytes * settings.stream_replicas
+    if not settings.manage_stream or limit <= 0 or wanted <= room:
+        return None
+    return Finding(
+        "stream",
+        "broken",
+        f"no stream {settings.stream} yet, and the daemon cannot make it: the account has room for {room} "
+        f"bytes, TRACKER_NATS_STREAM_MAX_BYTES is {settings.stream_max_bytes}, for each replica: lower that, "
+        "or raise max_store of the account",
+    )
 
 
 def _missing(part: str, what: str, settings: NatsSettings) -> Finding:
