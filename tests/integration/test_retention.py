@@ -24,8 +24,6 @@ from tracker_daemon.lease import Lease
 from tracker_daemon.retention import TABLES, Retention, count, cutoff, move_horizon, prune, pruning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tracker_daemon.store import Store
 
 Rows = dict[str, set[UUID]]

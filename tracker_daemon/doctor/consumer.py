@@ -8,7 +8,7 @@ from nats.js.api import DeliverPolicy, ReplayPolicy
 
 from tracker_daemon.batch import most_rows
 from tracker_daemon.consumer import consumer_losses, consumer_refusals, consumer_risks
-from tracker_daemon.consumer.jetstream import EXPIRES_SECONDS
+from tracker_daemon.consumer.pull import EXPIRES_SECONDS
 from tracker_daemon.doctor.finding import Finding, findings
 
 if TYPE_CHECKING:
