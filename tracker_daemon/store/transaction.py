@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from contextlib import contextmanager
+from collections import Counter
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from tracker_daemon.errors import InvalidPayload, Misconfigured
 from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_letter
-from tracker_daemon.postgres import Rejected, Unreadable, copy, translated
+from tracker_daemon.postgres import Rejected, copy
 from tracker_daemon.store.horizon import find_expired
+from tracker_daemon.store.isolation import Isolation
 from tracker_daemon.store.straight import copy_straight, enqueue_embeddings, make_sessions
 from tracker_daemon.store.tables import (
     CONTENT_HASHES,
@@ -24,7 +23,7 @@ from tracker_daemon.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from msgspec import Struct
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_LINE_HINTS: Final = 8
-"""Poison rows of a batch that are found by the line number in the server's error; then halving is cheaper."""
-
 IDLE_SECONDS: Final = 30
 """The server ends a transaction of which it has heard nothing for so long."""
 # A constraint that an operator has deferred would fail the COMMIT, with the good rows. And a daemon that is
@@ -47,8 +43,6 @@ BEFORE_ROWS: Final = (
 )
 
 Verdict = Result | InvalidPayload
-T = TypeVar("T")
-V = TypeVar("V")
 
 
 class _Unexplained(InvalidPayload):
@@ -77,10 +71,10 @@ class Transaction:
         self._deliveries = deliveries
         self._drift = drift
         self._straight = straight
-        self._blaming = blaming
         self._rejected: dict[UUID, Rejected] = {}
         self.results: list[Result] = []
         self.rows: Counter[str] = Counter()
+        self._isolation = Isolation(connection, self.rows, blaming=blaming)
         self.letters: list[DeadLetter] = []
         self.refused: dict[int, InvalidPayload] = {}
         self.trouble: str | None = None
@@ -99,13 +93,13 @@ class Transaction:
             rows = await copy_straight(self._connection, self._deliveries) if self._straight else None
             self.fell_back = self._straight and rows is None
             if rows is not None:
-                self.rows = rows
+                self.rows.update(rows)
                 verdicts: list[Verdict] = [
                     delivery.record if isinstance(delivery.record, InvalidPayload) else "stored"
                     for delivery in self._deliveries
                 ]
             else:
-                verdicts = await self._isolated(self._deliveries, self._insert, self._reject)
+                verdicts = await self._isolation.insert(self._deliveries, self._insert, self._reject)
             self.refused = {
                 index: verdict
                 for index, verdict in enumerate(verdicts)
@@ -228,7 +222,7 @@ class Transaction:
             return ["dead_letter" if key in fresh else "duplicate" for key in keys]
 
         try:
-            return await self._isolated(letters, insert, self._release)
+            return await self._isolation.insert(letters, insert, self._release)
         except Misconfigured as error:
             if letters[0].stream is None:  # no stream that keeps the messages meanwhile
                 raise
@@ -257,50 +251,6 @@ class Transaction:
             rows = await self._connection.fetch(table.present, *map(list, zip(*keys, strict=True)))
             if not {tuple(row) for row in rows} >= set(keys):
                 raise _kept_out(table)
-
-    async def _isolated(
-        self,
-        items: Sequence[T],
-        insert: Callable[[Sequence[T]], Awaitable[list[V]]],
-        poison: Callable[[T, Rejected], V],
-    ) -> list[V]:
-        """Insert all items, each part that the database rejects without its poison; verdicts in order."""
-        verdicts: list[V] = []
-        hints = MAX_LINE_HINTS
-        parts = deque([items])
-        while parts:
-            part = parts.popleft()
-            rows = self.rows.copy()
-            try:
-                with self._judged():
-                    async with self._connection.transaction():
-                        verdicts += await insert(part)
-            except Rejected as error:
-                self.rows = rows
-                if len(part) == 1:
-                    verdicts.append(poison(part[0], error))
-                    continue
-                at = error.position if hints > 0 else None
-                hints -= 1
-                cuts = (len(part) // 2,) if at is None else (at, at + 1)
-                bounds = (0, *cuts, len(part))
-                split = [part[a:b] for a, b in pairwise(bounds) if a < b]
-                parts.extendleft(reversed(split))
-        return verdicts
-
-    @contextmanager
-    def _judged(self) -> Iterator[None]:
-        """Errors as `translated` has them, but 08P01 is `Rejected` where it blames the row.
-
-        Never on a connection that PgBouncer has closed: there the rollback to the savepoint fails first.
-        """
-        try:
-            with translated():
-                yield
-        except Unreadable as error:
-            if not self._blaming:
-                raise
-            raise error.rejected from error
 
     def _reject(self, delivery: Delivery, error: Rejected) -> Verdict:
         self._rejected[delivery.message.identity] = error.alone()
