@@ -134,6 +134,19 @@ async def test_what_is_pruned_while_a_batch_is_written_has_expired(
     assert await rows(sql) == [2, 0, 0, 0]
 
 
+async def test_a_letter_that_was_pruned_does_not_come_back(store: Store, sql: asyncpg.Connection) -> None:
+    """By the time at which its message was published; one that is there still is what it was."""
+    pruned, kept = batch = deliver(b"bad", b"worse")
+    await store.write(batch)
+    await sql.execute("DELETE FROM llm_dead_letters WHERE id = $1", pruned.message.identity)
+    await sql.execute("UPDATE tracker_retention SET horizon = now()")
+    assert await found(sql, batch) == ["expired", "dead_letter"]
+    assert await store.write([*batch, *deliver(b"bad")]) == ["expired", "duplicate", "dead_letter"]
+    assert await rows(sql) == [0, 0, 0, 2]
+    results = [letter.result async for letter in replay(sql, Filter(ids=[kept.message.identity]), CONTRACT)]
+    assert "expired" not in results
+
+
 async def test_a_replayed_letter_from_behind_the_horizon_has_expired(
     store: Store, sql: asyncpg.Connection
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Decision
 from tracker_daemon.postgres import translated
-from tracker_daemon.store.tables import DECISIONS, HORIZON, OUTCOMES
+from tracker_daemon.store.tables import DEAD_LETTERS, DECISIONS, HORIZON, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,8 @@ def own_time(record: Decision | Outcome) -> datetime:
 async def find_expired(connection: Connection, deliveries: Sequence[Delivery]) -> set[int]:
     """Return the indexes of those that lie behind the horizon and have nothing left to belong to.
 
-    A decision that is there is none of them, nor are its outcomes, nor an event that is in the ledger.
+    A decision that is there is none of them, nor are its outcomes, nor an event that is in the ledger, nor a
+    message that is a dead letter. One that cannot be stored goes by the time at which it was published.
     """
     with translated():
         horizon = await connection.fetchval(HORIZON)
@@ -39,9 +40,15 @@ async def find_expired(connection: Connection, deliveries: Sequence[Delivery]) -
             for index, delivery in enumerate(deliveries)
             if not isinstance(delivery.record, InvalidPayload)
         }
+        invalid = {
+            index: delivery.message.identity
+            for index, delivery in enumerate(deliveries)
+            if index not in records and delivery.message.published_at < horizon
+        }
         behind = {index: record for index, record in records.items() if own_time(record) < horizon}
-        if not behind:
+        if not behind and not invalid:
             return set()
+        letters = {row["id"] for row in await connection.fetch(DEAD_LETTERS.present, list(invalid.values()))}
         ids = [_decision_id(record) for record in behind.values()]
         known = {row["id"] for row in await connection.fetch(DECISIONS.present, ids)}
         known |= {
@@ -51,7 +58,7 @@ async def find_expired(connection: Connection, deliveries: Sequence[Delivery]) -
         }
         events = [record.event_id for record in behind.values() if not isinstance(record, Decision)]
         ledger = {row["event_id"] for row in await connection.fetch(OUTCOMES.present, ids, events)}
-    return {
+    return {index for index, identity in invalid.items() if identity not in letters} | {
         index
         for index, record in behind.items()
         if _decision_id(record) not in known
