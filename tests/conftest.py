@@ -16,8 +16,10 @@ import pytest
 
 from tests.certificates import Authority
 from tests.pgbouncer import PROGRAM, PgBouncer
+from tests.record import backdate, fill
 from tracker_daemon.embedded import NatsServer, PostgresServer
 from tracker_daemon.migrate import migrate
+from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -103,6 +105,16 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def record(dsn: str, sql: asyncpg.Connection) -> asyncpg.Connection:
+    """Return a connection to a record with a past, see `tests/record.py`."""
+    store = Store(dsn)
+    await fill(store)
+    await store.close()
+    await backdate(sql)
+    return sql
 
 
 @pytest.fixture

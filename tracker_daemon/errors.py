@@ -6,6 +6,7 @@ TrackerError                      a sentence for the reader: what happened, to w
 ├── SchemaError                   the database holds something this version must not touch; exit code 2
 ├── Unavailable                   Postgres or NATS is away or refuses for now; worth trying again
 │   └── Misconfigured             schema, grants or TLS are wrong; tried again, but an operator must act
+├── InvalidQuestion               a query asks for what cannot be asked; exit code 1
 ├── StartupError                  the daemon cannot start (port taken, folder in use); exit code 1
 └── ConnectionLost                the NATS client gave up for good; exit code 1
 """
@@ -54,6 +55,10 @@ class Unavailable(TrackerError):
 
 class Misconfigured(Unavailable):
     """The server answers, but an operator must change something first: its schema, grants, certificates."""
+
+
+class InvalidQuestion(TrackerError):
+    """A query asks for what cannot be asked: a wrong bound, limit, cursor, group."""
 
 
 class StartupError(TrackerError):

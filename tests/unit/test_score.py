@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker_daemon.intervals import Z99
 from tracker_daemon.scores.changes import State, change
-from tracker_daemon.scores.score import Score, Z
+from tracker_daemon.scores.score import Score
 
 COUNTS = st.integers(0, 2000)
 
@@ -29,7 +30,7 @@ def test_the_interval_holds_the_rate_and_solves_wilsons_equation(successes: int,
     assert lower <= rate + 1e-12
     assert rate <= upper + 1e-12
     for end in (lower, upper):
-        assert (rate - end) ** 2 == pytest.approx(Z * Z * end * (1 - end) / count, abs=1e-9)
+        assert (rate - end) ** 2 == pytest.approx(Z99 * Z99 * end * (1 - end) / count, abs=1e-9)
 
 
 def test_three_unlucky_trades_wake_nobody() -> None:

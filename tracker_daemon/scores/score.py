@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from math import sqrt
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import Struct
 
+from tracker_daemon.intervals import Z99, wilson
 from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ REACH: Final = 5000
 """How many decisions back the resolved ones are looked for: outcomes come later than decisions."""
 LEAST: Final = 20
 """Values that a mean or a percentile is made of; the 95th percentile of fewer is their greatest."""
-Z: Final = 2.5758293035489004
-"""The normal quantile of a two-sided 99 % interval; looked at every minute, 95 % would be wrong too often."""
 
 # The agents, one index probe each; the samples of each, ranges of the same index. So the cost is bounded by
 # agents and samples, not by the table.
@@ -107,12 +105,8 @@ class Score(Struct, frozen=True):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true rate lies, by Wilson's score interval (JASA 22, 1927); of none: anywhere."""
-        if not (count := self.resolved):
-            return 0.0, 1.0
-        centre = (self.rate + Z * Z / (2 * count)) / (1 + Z * Z / count)
-        half = Z / (1 + Z * Z / count) * sqrt(self.rate * (1 - self.rate) / count + (Z / count / 2) ** 2)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        """Where the true rate lies in 99 of 100 cases: of 95, too many looks a day would be wrong."""
+        return wilson(self.successes, self.resolved, Z99)
 
 
 async def read_scores(connection: Connection, days: float) -> list[Score]:

@@ -1,0 +1,192 @@
+"""Decisions themselves: the latest, the best, the worst, and one with everything that is known about it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.filter import Filter, Selection
+from tracker_daemon.queries.page import Page, Place, check_limit, place, question
+
+if TYPE_CHECKING:
+    from tracker_daemon.postgres import Connection
+
+TEXT_CHARS: Final = 4000
+"""Characters of a prompt, and of a response, in a list; `decision` has all of them."""
+
+_COLUMNS: Final = """
+id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, outcome_at, confidence,
+tokens_used, latency_ms, cost_usd, context, extra, experiment, variant, propensity, embedding_model,
+created_at, ingested_at
+"""
+_LIST: Final = f"""
+SELECT {_COLUMNS}, left(prompt, {{chars:d}}) AS prompt, left(response, {{chars:d}}) AS response,
+       char_length(prompt) > {{chars:d}} OR char_length(response) > {{chars:d}} AS cut, {{key}} AS key
+FROM {{source}} WHERE {{condition}} AND {{beyond}}
+ORDER BY {{key}} {{direction}}, id {{direction}} LIMIT {{limit:d}}
+"""
+_ONE: Final = f"""
+SELECT {_COLUMNS}, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
+FROM {{source}} WHERE {{condition}} AND id = {{id}}
+"""
+_LEDGER: Final = """
+SELECT event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence
+FROM llm_outcomes WHERE decision_id = $1 AND received_at <= COALESCE($2, 'infinity'::timestamptz)
+ORDER BY LEAST(observed_at, received_at),
+         COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint)
+"""
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """A decision as the record tells it; field names are the columns of `llm_decisions`.
+
+    `cut`: prompt or response are longer than what is here.
+    """
+
+    id: UUID
+    session_id: UUID | None
+    agent_name: str
+    decision_type: str
+    symbol: str
+    prompt: str
+    response: str
+    cut: bool
+    model: str
+    action: str | None
+    outcome: str | None
+    pnl: Decimal | None
+    outcome_at: datetime | None
+    confidence: Decimal | None
+    tokens_used: int | None
+    latency_ms: int | None
+    cost_usd: Decimal | None
+    context: dict[str, Any] | None
+    extra: dict[str, Any] | None
+    experiment: str | None
+    variant: str | None
+    propensity: Decimal | None
+    embedding_model: str | None
+    created_at: datetime | None
+    ingested_at: datetime | None
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One event of a decision's ledger; field names are the columns of `llm_outcomes`."""
+
+    event_id: UUID
+    outcome: str
+    pnl: Decimal | None
+    observed_at: datetime
+    received_at: datetime
+    source: str | None
+    note: str | None
+    extra: dict[str, Any] | None
+    stream_sequence: int | None
+
+
+class Whole(Struct, frozen=True, kw_only=True):
+    """A decision with all its text, its embedding, and its ledger: the last event is the one that shows."""
+
+    decision: Told
+    prompt_embedding: tuple[float, ...] | None
+    outcomes: tuple[Event, ...]
+
+
+class _Order(Struct, frozen=True):
+    """Which decisions a list has, and in which order: `sign` says what follows a row."""
+
+    name: str
+    key: str
+    kind: type
+    sign: Literal["<", ">"]
+    outcome: Literal["SUCCESS", "FAILURE"] | None = None
+
+
+_LATEST: Final = _Order("recent", "created_at", datetime, "<")
+_BEST: Final = _Order("successful", "COALESCE(pnl, 0)", Decimal, "<", "SUCCESS")
+_WORST: Final = _Order("failed", "COALESCE(pnl, 0)", Decimal, ">", "FAILURE")
+
+
+async def recent_decisions(
+    connection: Connection, wanted: Filter, limit: int = 20, cursor: str | None = None
+) -> Page[Told]:
+    """Return decisions, the latest first; one without a time is in no list. Ask inside `reading`."""
+    return await _page(connection, _LATEST, wanted, limit, cursor)
+
+
+async def successful_decisions(
+    connection: Connection, wanted: Filter, limit: int = 20, cursor: str | None = None
+) -> Page[Told]:
+    """Return successful decisions by their P&L, the greatest first; none at all counts as 0."""
+    return await _page(connection, _BEST, wanted, limit, cursor)
+
+
+async def failed_decisions(
+    connection: Connection, wanted: Filter, limit: int = 20, cursor: str | None = None
+) -> Page[Told]:
+    """Return failed decisions by their P&L, the greatest loss first; none at all counts as 0."""
+    return await _page(connection, _WORST, wanted, limit, cursor)
+
+
+async def decision(connection: Connection, id_: UUID, as_of: datetime | None = None) -> Whole | None:
+    """Return one decision with all that is known about it, at a time or now; None: there is none."""
+    chosen = Selection(Filter(as_of=as_of))
+    query = _ONE.format(source=chosen.source, condition=chosen.condition, id=f"{chosen.parameter(id_)}::uuid")
+    row = await connection.fetchrow(query, *chosen.values)
+    if row is None:
+        return None
+    values = dict(row)
+    embedding = values.pop("prompt_embedding")
+    events = await connection.fetch(_LEDGER, id_, as_of)
+    return Whole(
+        decision=told(values),
+        prompt_embedding=embedding and tuple(msgspec.json.decode(embedding, type=list[float])),
+        outcomes=tuple(Event(**_decoded(dict(event), "extra")) for event in events),
+    )
+
+
+def told(values: dict[str, Any]) -> Told:
+    """The decision that a row of `_COLUMNS`, prompt, response and cut tells."""
+    return Told(**_decoded(values, "context", "extra"))
+
+
+def _decoded(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return values | {name: values[name] and msgspec.json.decode(values[name]) for name in names}
+
+
+async def _page(
+    connection: Connection, order: _Order, wanted: Filter, limit: int, cursor: str | None
+) -> Page[Told]:
+    check_limit(limit)
+    if order.outcome:
+        if wanted.outcome not in {None, order.outcome}:
+            raise InvalidQuestion(f"{order.name} decisions have no outcome {wanted.outcome}")
+        wanted = msgspec.structs.replace(wanted, outcome=order.outcome)
+    asked = question(order.name, wanted)
+    chosen = Selection(wanted)
+    beyond = f"{order.key} IS NOT NULL"
+    if last := place(cursor, asked, tuple[order.kind, UUID]):  # type: ignore[name-defined]
+        key, id_ = map(chosen.parameter, last)
+        beyond = f"({order.key}, id) {order.sign} ({key}, {id_})"
+    rows = await connection.fetch(
+        _LIST.format(
+            chars=TEXT_CHARS,
+            source=chosen.source,
+            condition=chosen.condition,
+            key=order.key,
+            beyond=beyond,
+            direction="DESC" if order.sign == "<" else "ASC",
+            limit=limit + 1,
+        ),
+        *chosen.values,
+    )
+    found = [dict(row) for row in rows[:limit]]
+    keys = [values.pop("key") for values in found]
+    end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if len(rows) > limit else None
+    return Page(tuple(map(told, found)), end)
