@@ -40,7 +40,7 @@ _AS_OF: Final = f"""(
 ) AS llm_decisions"""
 
 
-class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Conditions that hold together; what is None does not matter.
 
     `since` (from then on) and `until` (before) are about `created_at`; bounds are inclusive; `context` and

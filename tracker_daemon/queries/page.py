@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
-
-if TYPE_CHECKING:
-    from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.filter import Filter
 
 MAX_LIMIT: Final = 1000
 """Rows of a page."""
@@ -40,7 +38,8 @@ class Place(Struct, frozen=True, array_like=True):
 
 def question(name: str, wanted: Filter, *more: object) -> str:
     """What tells cursors apart: the order, the filter and whatever else chooses rows."""
-    return blake2b(msgspec.json.encode([name, wanted, *more]), digest_size=9).hexdigest()
+    conditions = [getattr(wanted, field) for field in Filter.__struct_fields__]
+    return blake2b(msgspec.json.encode([name, conditions, *more]), digest_size=9).hexdigest()
 
 
 def place(cursor: str | None, question_: str, types: Any) -> tuple[Any, ...] | None:

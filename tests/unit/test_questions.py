@@ -1,0 +1,62 @@
+"""Questions as JSON: what is understood, and what is refused in words that help."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries import QUESTIONS, as_json, parse
+from tracker_daemon.queries.questions import One, Recent, Stats
+
+
+def test_a_question_is_its_filter_and_more() -> None:
+    asked = parse(
+        b'{"agent_name": "risk", "since": "2026-11-23T10:00:00Z", "min_pnl": "250.50",'
+        b' "group_by": ["model"]}',
+        Stats,
+    )
+    since = datetime(2026, 11, 23, 10, tzinfo=UTC)
+    assert asked == Stats(agent_name="risk", since=since, min_pnl=Decimal("250.50"), group_by=("model",))
+    assert parse(as_json(asked), Stats) == asked
+    assert parse(b"", Recent) == Recent()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "says"),
+    [
+        (Recent, b'{"limit": 10000000}', r"<= 1000.*\$\.limit"),
+        (Recent, b'{"limit": "5"}', r"Expected `int`, got `str`.*\$\.limit"),
+        (Recent, b'{"agent": "risk"}', "unknown field `agent`"),
+        (Recent, b'{"since": "yesterday"}', r"\$\.since"),
+        (Recent, b'{"since": "2026-11-23T10:00:00"}', "since needs an offset from UTC"),
+        (Stats, b'{"group_by": ["prompt"]}', r"Invalid enum value 'prompt'"),
+        (Stats, b'{"maturity_seconds": -1}', r"\$\.maturity_seconds"),
+        (Stats, b'{"min_pnl": "many"}', r"\$\.min_pnl"),
+        (One, b"{}", "missing required field `id`"),
+        (One, b'{"id": "7"}', "Invalid UUID"),
+        (Recent, b"[]", "Expected `object`"),
+        (Recent, b"{", "no JSON object"),
+        (Recent, b"\xff\xfe", "no JSON object"),
+        (Recent, b'{"context":' * 100_000, "no JSON object"),
+    ],
+)
+def test_what_is_wrong_is_named(kind: type[Recent], data: bytes, says: str) -> None:
+    with pytest.raises(InvalidQuestion, match=says):
+        parse(data, kind)
+
+
+JSON = st.recursive(st.none() | st.text() | st.floats(), lambda inner: st.dictionaries(st.text(), inner))
+
+
+@pytest.mark.parametrize("kind", QUESTIONS.values(), ids=QUESTIONS)
+@given(data=st.binary() | JSON.map(msgspec.json.encode))
+def test_whatever_comes_is_a_question_or_refused(kind: type[Recent], data: bytes) -> None:
+    with contextlib.suppress(InvalidQuestion):
+        assert isinstance(parse(data, kind), kind)

@@ -1,0 +1,112 @@
+"""Questions as JSON: what may be asked from outside, each with the answer that it gets."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.decisions import (
+    Told,
+    Whole,
+    decision,
+    failed_decisions,
+    recent_decisions,
+    successful_decisions,
+)
+from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.page import MAX_LIMIT, Page
+from tracker_daemon.queries.stats import Answer, Key, decision_stats
+
+if TYPE_CHECKING:
+    from tracker_daemon.postgres import Connection
+
+T = TypeVar("T", bound=Struct)
+
+Seconds = Annotated[float, Meta(ge=0, le=10 * 365 * 86400)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+
+
+class Stats(Filter, frozen=True, kw_only=True):
+    """How good are these decisions? `maturity_seconds`: those that young are left out."""
+
+    group_by: tuple[Key, ...] = ()
+    maturity_seconds: Seconds = 0
+
+    async def answer(self, connection: Connection) -> Answer:
+        """Ask inside `reading`."""
+        maturity = timedelta(seconds=self.maturity_seconds)
+        return await decision_stats(connection, self, self.group_by, maturity=maturity)
+
+
+class _List(Filter, frozen=True, kw_only=True):
+    """Decisions, page by page."""
+
+    limit: Limit = 20
+    cursor: str | None = None
+
+
+class Recent(_List, frozen=True, kw_only=True):
+    """The latest decisions."""
+
+    async def answer(self, connection: Connection) -> Page[Told]:
+        """Ask inside `reading`."""
+        return await recent_decisions(connection, self, self.limit, self.cursor)
+
+
+class Successful(_List, frozen=True, kw_only=True):
+    """The successful decisions, by P&L."""
+
+    async def answer(self, connection: Connection) -> Page[Told]:
+        """Ask inside `reading`."""
+        return await successful_decisions(connection, self, self.limit, self.cursor)
+
+
+class Failed(_List, frozen=True, kw_only=True):
+    """The failed decisions, by P&L, the worst first."""
+
+    async def answer(self, connection: Connection) -> Page[Told]:
+        """Ask inside `reading`."""
+        return await failed_decisions(connection, self, self.limit, self.cursor)
+
+
+class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One decision, with its ledger; as the record was at a time, or is now."""
+
+    id: UUID
+    as_of: datetime | None = None
+
+    async def answer(self, connection: Connection) -> Whole | None:
+        """Ask inside `reading`; None: there is no such decision."""
+        return await decision(connection, self.id, self.as_of)
+
+
+Question = Stats | Recent | Successful | Failed | One
+
+QUESTIONS: Final[dict[str, type[Question]]] = {
+    "stats": Stats,
+    "recent": Recent,
+    "successful": Successful,
+    "failed": Failed,
+    "decision": One,
+}
+"""The questions by the name under which they are asked."""
+
+
+def parse(data: bytes, kind: type[T]) -> T:
+    """Read a question from JSON, of which nothing at all is an empty object; or raise `InvalidQuestion`."""
+    try:
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidQuestion(str(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise InvalidQuestion("the question is no JSON object") from None
+
+
+def as_json(answer: Any) -> bytes:
+    """An answer as JSON: times in RFC 3339, decimals as strings, which keep every digit."""
+    return msgspec.json.encode(answer)
