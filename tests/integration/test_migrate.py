@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from tests.conftest import DIMENSIONS
+from tests.waiting import until
 from tracker_daemon.errors import Misconfigured, SchemaError, Unavailable
 from tracker_daemon.migrate import Migration, check_schema, migrate, migrations
 from tracker_daemon.postgres import Locked
@@ -281,6 +282,8 @@ async def test_what_sessions_require_is_said_at_every_start(dsn: str, sql: async
 
 
 LATER = "tracker_daemon.migrate.migrations"
+BUILD = "CREATE INDEX CONCURRENTLY IF NOT EXISTS by_reason ON llm_dead_letters (reason)"
+BY_REASON = Migration(999, "by_reason", f"-- concurrently by_reason\n{BUILD};\n")
 
 
 async def test_a_migration_that_gets_no_lock_gives_up_and_names_itself(
@@ -312,12 +315,28 @@ async def test_an_index_whose_build_was_interrupted_is_built_anew(
         "INSERT INTO llm_dead_letters (subject, published_at, reason, detail, payload) "
         "SELECT 's', now(), 'r', 'd', '' FROM generate_series(1, 2)"
     )
-    build = "CREATE INDEX CONCURRENTLY IF NOT EXISTS by_reason ON llm_dead_letters (reason)"
     with pytest.raises(asyncpg.UniqueViolationError):
-        await sql.execute(build.replace("INDEX", "UNIQUE INDEX"))
-    later = [*migrations(), Migration(999, "by_reason", f"-- concurrently by_reason\n{build};\n")]
+        await sql.execute(BUILD.replace("INDEX", "UNIQUE INDEX"))
+    later = [*migrations(), BY_REASON]
     monkeypatch.setattr(LATER, lambda: later)
-    assert await migrate(dsn, DIMENSIONS) == later[-1:]
+    assert await migrate(dsn, DIMENSIONS) == [BY_REASON]
     valid = "SELECT indisvalid AND NOT indisunique FROM pg_index WHERE indexrelid = 'by_reason'::regclass"
     assert await sql.fetchval(valid)
     assert await migrate(dsn, DIMENSIONS) == []
+
+
+async def test_an_index_is_built_while_another_migrator_waits_for_its_turn(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build waits for every older snapshot: who waits for the build must hold none."""
+    later = [*migrations(), BY_REASON]
+    monkeypatch.setattr(LATER, lambda: later)
+    with structlog.testing.capture_logs() as lines:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group, sql.transaction():
+            # A writer, for whose end the build waits before it looks for snapshots.
+            await sql.execute("LOCK TABLE llm_dead_letters IN ROW EXCLUSIVE MODE")
+            builder = group.create_task(migrate(dsn, DIMENSIONS))
+            await until(lambda: sql.fetchval("SELECT count(*) FROM pg_class WHERE relname = 'by_reason'"))
+            other = group.create_task(migrate(dsn, DIMENSIONS))
+            await until(lambda: any("another process migrates" in line["event"] for line in lines))
+    assert (builder.result(), other.result()) == ([BY_REASON], [])
