@@ -25,8 +25,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/tracker-daemon demo $(ARGS)
 
+# More processes than cores: tests wait more than they compute. Who has no test left takes some of another's.
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=3 --dist=worksteal $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check

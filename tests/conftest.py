@@ -1,4 +1,4 @@
-"""Real servers, one pair for the whole run, and a fresh database for each test that asks for one."""
+"""Real servers, one pair for each process of the run, and a fresh database for each test that wants one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.certificates import Authority
 from tests.pgbouncer import PROGRAM, PgBouncer
 from tests.record import backdate, fill
-from tracker_daemon.embedded import NatsServer, PostgresServer
+from tracker_daemon.embedded import NatsServer, PostgresServer, servers
 from tracker_daemon.migrate import migrate
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# A busy machine is no reason to fail, here as in every other test.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 DIMENSIONS = 3
 
@@ -50,14 +55,14 @@ def data_dir(servers_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def nats_server(servers_folder: Path) -> Iterator[NatsServer]:
-    """Yield the run's nats-server; a test that stops or freezes it leaves it running again."""
+    """Yield the process's nats-server; a test that stops or freezes it leaves it running again."""
     with NatsServer(servers_folder / "nats") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_server(servers_folder: Path) -> Iterator[PostgresServer]:
-    """Yield the run's PostgreSQL; a test that stops or freezes it leaves it running again."""
+    """Yield the process's PostgreSQL; a test that stops or freezes it leaves it running again."""
     with PostgresServer(servers_folder / "postgres", options=QUICK) as server:
         yield server
 
@@ -142,6 +147,13 @@ async def _administer(server: PostgresServer, statement: str) -> None:
         await connection.close()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker ports of its own: a server that is away for a while has to find its own one free."""
+    if worker := getattr(config, "workerinput", None):
+        number = int(worker["workerid"].removeprefix("gw"))
+        servers._PORTS = servers._PORTS[number :: worker["workercount"]]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a strict run in which a test was skipped that should not have been."""
     if session.exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
@@ -157,7 +169,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _forbidden_skips(config: pytest.Config) -> list[str]:
-    if os.environ.get("TRACKER_TEST_STRICT") != "1":
+    # A worker has no terminal: its reports are counted where all of them arrive.
+    if os.environ.get("TRACKER_TEST_STRICT") != "1" or hasattr(config, "workerinput"):
         return []
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None, "a strict run counts skips in the terminal's report: do not turn it off"

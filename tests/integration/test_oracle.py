@@ -222,7 +222,6 @@ def deliveries(count: int) -> list[Delivery]:
         max_examples=count,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

@@ -291,4 +291,4 @@ def total(batch: Sequence[Delivery]) -> int:
 
 
 TestBatchWriter = BatchWriterMachine.TestCase
-TestBatchWriter.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestBatchWriter.settings = settings(max_examples=200, stateful_step_count=30)

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.demo.agents import AGENTS, Agent, breakout, mean_reversion, trend
@@ -126,7 +126,6 @@ def test_an_agent_decides_at_every_bar_once_its_indicators_are_warm(agent: Agent
         assert decided == [False] * first + [True] * (len(bars) - first)
 
 
-@settings(deadline=None)
 @given(moves, moves)
 def test_no_agent_looks_ahead(past: list[float], future: list[float]) -> None:
     """Whatever the market does later, readings and choices so far stay as they were, bit for bit."""
@@ -139,7 +138,6 @@ def test_no_agent_looks_ahead(past: list[float], future: list[float]) -> None:
         ]
 
 
-@settings(deadline=None)
 @given(moves)
 def test_confidence_is_at_least_one_half_and_at_most_one(path: list[float]) -> None:
     choices = [agent.decide(reading) for reading in read(bars_of(path)) for agent in AGENTS]

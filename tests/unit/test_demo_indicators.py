@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.demo.indicators import atr, donchian, ema, macd, rsi, sma, true_range
@@ -157,7 +157,6 @@ def test_donchian_spans_the_last_bars_this_one_included() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(prices)
 def test_rsi_stays_within_its_bounds(closes: list[float]) -> None:
     assert all(0 <= value <= 100 for value in rsi(closes) if value is not None)
@@ -171,7 +170,6 @@ def test_the_average_of_a_constant_is_the_constant(value: float, count: int, per
         assert average([value] * count, period)[cold:] == pytest.approx([value] * warm)
 
 
-@settings(deadline=None)
 @pytest.mark.parametrize("name", OVER_CLOSES)
 @given(prices, st.lists(price, max_size=40))
 def test_no_value_depends_on_later_bars(name: str, past: list[float], future: list[float]) -> None:

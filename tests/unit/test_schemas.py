@@ -367,7 +367,7 @@ def payloads(draw: DrawFn, kind: str) -> str:
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in FIELDS[kind]])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_schema_and_decoder_agree_about_every_field(kind: str, name: str, data: DataObject) -> None:
     fits, near = FIELDS[kind][name]
@@ -379,7 +379,7 @@ def test_schema_and_decoder_agree_about_every_field(kind: str, name: str, data: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_schema_and_decoder_agree_about_whole_payloads(kind: str, data: DataObject) -> None:
     text = data.draw(payloads(kind))
@@ -402,7 +402,7 @@ def test_schema_and_decoder_agree_about_every_day() -> None:
 @pytest.mark.parametrize(
     ("kind", "alias", "name"), [(kind, *pair) for kind in KINDS for pair in ALIASES[kind].items()]
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_an_alias_stands_for_its_field(kind: str, alias: str, name: str, data: DataObject) -> None:
     least = {key: value for key, value in LEAST[kind].items() if key != name}
@@ -470,7 +470,7 @@ def decode_any(payload: bytes) -> None:
             decoded(kind, payload)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(payload=st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_refused_in_order(payload: bytes) -> None:
     decode_any(payload)
@@ -489,7 +489,7 @@ def spliced(draw: DrawFn) -> bytes:
     return bytes(payload)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(payload=spliced())
 def test_damaged_payloads_are_refused_in_order(payload: bytes) -> None:
     decode_any(payload)
