@@ -248,8 +248,9 @@ async def test_the_patient_wait_for_a_server_that_comes_later(
 
 
 async def test_the_patient_outlive_a_certificate_that_is_wrong_for_a_while(
-    server: NatsServer, certificates: Path
+    server: NatsServer, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection, "ATTEMPT_SECONDS", 2)
     server.options = tls_options(certificates)
     right = (certificates / "server.pem").read_bytes()
     trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
@@ -337,9 +338,11 @@ async def test_credentials_that_are_half_written_at_a_reconnect_are_waited_for(
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that pings, and is given up, sooner."""
-    monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 1)
-    monkeypatch.setattr(reporter, "DEAD_SECONDS", 4)
+    """A client that pings, tries again, and is given up, sooner."""
+    for pause in ("PING_INTERVAL_SECONDS", "RECONNECT_WAIT_SECONDS"):
+        monkeypatch.setattr(connection, pause, 0.25)
+    monkeypatch.setattr(reporter, "LOOK_SECONDS", 0.25)
+    monkeypatch.setattr(reporter, "DEAD_SECONDS", 1)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -353,7 +356,7 @@ async def test_a_client_in_which_nobody_reads_is_given_up(nats_server: NatsServe
     client._ping_interval_task.cancel()
     await until(lambda: lost)
     assert client.is_connected, "it looks alive"
-    assert str(lost[0]).startswith("the NATS client has heard nothing for 4 s")
+    assert str(lost[0]).startswith("the NATS client has heard nothing for 1 s")
     await disconnect(client)
 
 
@@ -385,7 +388,7 @@ async def test_a_client_that_stops_trying_to_reconnect_is_given_up(server: NatsS
     server.start()
     await until(lambda: lost)
     assert not client.is_closed, "it would stay away for ever"
-    assert str(lost[0]).startswith("the NATS client has heard nothing for 4 s")
+    assert str(lost[0]).startswith("the NATS client has heard nothing for 1 s")
     await disconnect(client)
 
 
@@ -420,13 +423,13 @@ async def test_a_server_that_is_frozen_for_long_is_waited_for(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ping loop gives the connection up; attempts to make a new one fail, again and again."""
-    monkeypatch.setattr(reporter, "DEAD_SECONDS", 10)
+    monkeypatch.setattr(reporter, "DEAD_SECONDS", 5)  # nats-py gives up an attempt after two
     server.start()
     lost: list[ConnectionLost] = []
     client = await connect(settings_for(server), lost.append)
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        await until(lambda: client.server_pool[0].reconnects >= 4)
+        await until(lambda: client.server_pool[0].reconnects >= 3)
     finally:
         os.kill(server.pid, signal.SIGCONT)
     await until(lambda: client.is_connected)
