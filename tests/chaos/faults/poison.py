@@ -78,7 +78,9 @@ async def drift_overridden(scene: Scene) -> None:
     async for number in scene.rounds():
         await scene.until_said(daemon, "as before SIGUSR1", number)
         refused = [scene.agents.refused(symbol=REFUSED) for _ in range(100)]
+        await scene.load.stop()  # which on a busy machine publishes enough in between for no drift to show
         await scene.load.publish(*refused)
+        await scene.load.start()
         await scene.until_paused(daemon)
         daemon.send(signal.SIGUSR1)
         scene.injected["rows refused"] += len(refused)
