@@ -25,7 +25,7 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/tracker-daemon demo $(ARGS)
 
-# More processes than cores: tests wait more than they compute. Who has no test left takes some of another's.
+# More processes than two cores need: tests wait a lot. A process that has no test left takes some of another's.
 test: lint
 	$(BIN)/pytest --numprocesses=3 --dist=worksteal $(ARGS)
 
