@@ -24,6 +24,7 @@ from tracker_daemon.store import Drift, Poll, Store
 from tracker_daemon.store.dead_letters import Filter, replay
 from tracker_daemon.store.drift import OUTCOMES, QUIET
 from tracker_daemon.store.store import CAREFUL_BATCHES
+from tracker_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -578,9 +579,20 @@ NARROWED = {
 
 @pytest.mark.parametrize("how", NARROWED)
 async def test_a_column_that_no_longer_holds_the_values_pauses_before_anything_is_written(
-    store: Store, sql: asyncpg.Connection, how: str
+    store: Store, sql: asyncpg.Connection, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch of which more than a quarter is refused: by COPY, or by the encoder for the type of today."""
+    """A batch of which more than a quarter is refused: by COPY, or by the encoder for the type of today.
+
+    The column gets its old type between two attempts: in the middle of one, what was refused so far would be
+    dead letters.
+    """
+    permits, commit = asyncio.Semaphore(1), Transaction.commit
+
+    async def permitted(transaction: Transaction) -> Transaction:
+        await permits.acquire()
+        return await commit(transaction)
+
+    monkeypatch.setattr(Transaction, "commit", permitted)
     change, bad, said, back = NARROWED[how]
     column = change.partition(" ")[0]
     await sql.execute(f"ALTER TABLE llm_decisions ALTER {change}")
@@ -589,6 +601,8 @@ async def test_a_column_that_no_longer_holds_the_values_pauses_before_anything_i
     await until(lambda: store.paused and said.removeprefix("column ") in str(store.trouble))
     assert [len(rows) for rows in await _tables(sql)] == [0, 0, 0]
     await sql.execute(f"ALTER TABLE llm_decisions ALTER {column} TYPE {back}")
+    monkeypatch.undo()
+    permits.release()
     assert await writing == ["stored"] * 61
     assert [len(rows) for rows in await _tables(sql)] == [61, 0, 0]
 
