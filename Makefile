@@ -10,13 +10,14 @@ LOCKS := deploy/requirements.lock deploy/build-requirements.lock
 TARGET ?= decode repeat reply status
 SECONDS ?= 60
 
-.PHONY: help demo test lint lock chaos fuzz bench clean
+.PHONY: help demo test lint lock schemas chaos fuzz bench clean
 
 help:
 	@echo "make demo   replay real markets through real servers and a real daemon (ARGS=--keep-running stays up)"
 	@echo "make test   lint, types, import floors, all tests (ARGS are pytest's)"
 	@echo "make lint   without the tests"
 	@echo "make lock   write deploy/*.lock anew: what the image is built from (ARGS=--upgrade takes newer versions)"
+	@echo "make schemas  write the schemas of questions and answers anew"
 	@echo "make chaos  break servers, connections and daemons, look for losses (ROUNDS=20 SEED=7 ARGS=--help)"
 	@echo "make fuzz   look for inputs that break a promise (SECONDS=60 for each TARGET='decode repeat reply status')"
 	@echo "make bench  measure against raw COPY and mq-bridge, 20 minutes (ARGS='--only drain --rounds 3', ARGS=--help)"
@@ -43,6 +44,9 @@ lock: $(VENV)/.installed
 	$(COMPILE) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) --output-file deploy/build-requirements.lock --constraint deploy/requirements.lock \
 		deploy/build-requirements.in
+
+schemas: $(VENV)/.installed
+	$(BIN)/python -m tests.schemas
 
 chaos: $(VENV)/.installed
 	$(BIN)/python -m tests.chaos $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

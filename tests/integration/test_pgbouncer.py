@@ -23,6 +23,8 @@ from tracker_daemon.errors import Misconfigured, Unavailable
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import check_schema, migrate, migrations
 from tracker_daemon.postgres import check_statements, connect, connected
+from tracker_daemon.queries import QUESTIONS, Reader
+from tracker_daemon.queries.questions import One
 from tracker_daemon.store import Poll, Store
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.pgbouncer import PgBouncer
+    from tracker_daemon.queries import Question
 
 HOST = "127.0.0.1"
 ADVISORY_LOCKS = """
@@ -104,6 +107,25 @@ async def test_the_vector_index_its_lease_and_what_is_nearest(pooled: str, sql: 
     await store.close()
     assert await waiting(sql) == 0
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_index") == 1
+
+
+@in_transaction_mode
+async def test_every_question(pooled: str) -> None:
+    """Two at a time on two connections, each with its own snapshot and limits, while others are at work."""
+    id_ = uuid4()
+    store = Store(pooled, statement_cache=False)
+    asked = [One(id=id_) if name == "decision" else kind() for name, kind in QUESTIONS.items()]
+    async with crowd(pooled), Reader(pooled, 2) as reader:
+        await store.write(deliver(decision(id=str(id_))))
+
+        async def ask(question: Question) -> object:
+            async with reader.connection() as connection:
+                return await question.answer(connection)
+
+        answers = await asyncio.gather(*(ask(question) for question in asked * 3))
+    await store.close()
+    assert None not in answers
+    assert answers[: len(asked)] * 3 == answers
 
 
 @in_transaction_mode

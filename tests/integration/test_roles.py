@@ -22,6 +22,8 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import connected, register_types, translated
+from tracker_daemon.queries import QUESTIONS, Reader
+from tracker_daemon.queries.questions import One
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
@@ -407,7 +409,7 @@ async def reader(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
-    """The tables, whether they fit this version, and what is near."""
+    """The tables, whether they fit this version, every question's answer, and what is near."""
     id_ = uuid4()
     store, index = Store(dsn), EmbeddingIndex(dsn)
     await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3]), outcome(id_), b"bad"))
@@ -415,6 +417,10 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
     await index.leave()
     await store.close()
     await check_schema(reader, DIMENSIONS)
+    async with Reader(reader) as pool, pool.connection() as connection:
+        assert await One(id=id_).answer(connection)
+        for kind in QUESTIONS.values():
+            assert kind is One or await kind().answer(connection)
     async with connected(reader) as connection:
         for table in RECORDS:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == (table != "trading_sessions")

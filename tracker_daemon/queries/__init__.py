@@ -11,27 +11,34 @@ from tracker_daemon.queries.decisions import (
 )
 from tracker_daemon.queries.filter import Filter
 from tracker_daemon.queries.page import Page
-from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, parse
+from tracker_daemon.queries.pool import Busy, Reader
+from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matured, parse
 from tracker_daemon.queries.reading import reading
+from tracker_daemon.queries.schema import answer_schema, question_schema
 from tracker_daemon.queries.stats import KEYS, Answer, Key, Stats, decision_stats
 
 __all__ = [
     "KEYS",
     "QUESTIONS",
     "Answer",
+    "Busy",
     "Event",
     "Filter",
     "Key",
     "Page",
     "Question",
+    "Reader",
     "Stats",
     "Told",
     "Whole",
+    "answer_schema",
     "as_json",
     "decision",
     "decision_stats",
     "failed_decisions",
+    "matured",
     "parse",
+    "question_schema",
     "reading",
     "recent_decisions",
     "successful_decisions",

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries.filter import Filter, Selection
+from tracker_daemon.queries.filter import Filter, Selection, Time
 from tracker_daemon.queries.page import Page, Place, check_limit, place, question
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Told(Struct, frozen=True, kw_only=True):
     action: str | None
     outcome: str | None
     pnl: Decimal | None
-    outcome_at: datetime | None
+    outcome_at: Time | None
     confidence: Decimal | None
     tokens_used: int | None
     latency_ms: int | None
@@ -72,8 +72,8 @@ class Told(Struct, frozen=True, kw_only=True):
     variant: str | None
     propensity: Decimal | None
     embedding_model: str | None
-    created_at: datetime | None
-    ingested_at: datetime | None
+    created_at: Time | None
+    ingested_at: Time | None
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -82,8 +82,8 @@ class Event(Struct, frozen=True, kw_only=True):
     event_id: UUID
     outcome: str
     pnl: Decimal | None
-    observed_at: datetime
-    received_at: datetime
+    observed_at: Time
+    received_at: Time
     source: str | None
     note: str | None
     extra: dict[str, Any] | None

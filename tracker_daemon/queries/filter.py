@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tracker_daemon.errors import InvalidQuestion
+
+Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
+"""A time with its offset from UTC."""
 
 EQUAL: Final = (
     *("agent_name", "model", "symbol", "decision_type", "action", "session_id"),
@@ -73,9 +76,9 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     max_latency_ms: int | None = None
     context: dict[str, Any] | None = None
     extra: dict[str, Any] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    as_of: datetime | None = None
+    since: Time | None = None
+    until: Time | None = None
+    as_of: Time | None = None
 
     def __post_init__(self) -> None:
         """Refuse what PostgreSQL would only refuse in the middle."""

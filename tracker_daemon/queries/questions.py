@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from tracker_daemon.queries.decisions import (
     recent_decisions,
     successful_decisions,
 )
-from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.filter import Filter, Time
 from tracker_daemon.queries.page import MAX_LIMIT, Page
 from tracker_daemon.queries.stats import Answer, Key, decision_stats
 
@@ -32,14 +32,17 @@ Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 
 
 class Stats(Filter, frozen=True, kw_only=True):
-    """How good are these decisions? `maturity_seconds`: those that young are left out."""
+    """How good are these decisions? `maturity_seconds`: those that young are left out.
+
+    None leaves that to the settings, see `matured`.
+    """
 
     group_by: tuple[Key, ...] = ()
-    maturity_seconds: Seconds = 0
+    maturity_seconds: Seconds | None = None
 
     async def answer(self, connection: Connection) -> Answer:
         """Ask inside `reading`."""
-        maturity = timedelta(seconds=self.maturity_seconds)
+        maturity = timedelta(seconds=self.maturity_seconds or 0)
         return await decision_stats(connection, self, self.group_by, maturity=maturity)
 
 
@@ -78,7 +81,7 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decision, with its ledger; as the record was at a time, or is now."""
 
     id: UUID
-    as_of: datetime | None = None
+    as_of: Time | None = None
 
     async def answer(self, connection: Connection) -> Whole | None:
         """Ask inside `reading`; None: there is no such decision."""
@@ -105,6 +108,13 @@ def parse(data: bytes, kind: type[T]) -> T:
         raise InvalidQuestion(str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise InvalidQuestion("the question is no JSON object") from None
+
+
+def matured(question: Question, seconds: float) -> Question:
+    """The question with a maturity window of so many seconds, if it can have one and gives none."""
+    if getattr(question, "maturity_seconds", seconds) is None:
+        return msgspec.structs.replace(question, maturity_seconds=seconds)
+    return question
 
 
 def as_json(answer: Any) -> bytes:
