@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tracker_daemon.chore import Chore
+    from tracker_daemon.service import QueryService
 
 
 @contextlib.asynccontextmanager
-async def running(*chores: Chore) -> AsyncIterator[None]:
+async def running(*chores: Chore | QueryService) -> AsyncIterator[None]:
     """Let them run for the length of a block, through which they must last; ended as a daemon ends them."""
     tasks = [asyncio.create_task(chore.run()) for chore in chores]
     try:

@@ -22,6 +22,7 @@ from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
+from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
@@ -101,7 +102,7 @@ class Daemon:
         self._stores = [Store(dsn, *self._drifts, statement_cache=cache) for _ in writers]
         metrics.paused.set_function(lambda: any(store.paused for store in self._stores))
         self._poll = Poll(dsn, statement_cache=cache)
-        self._beside: list[Poll | Chore] = [
+        self._beside: list[Poll | Chore | QueryService] = [
             self._poll,
             EmbeddingIndex(dsn, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
@@ -192,6 +193,9 @@ class Daemon:
         consumer = kind(self._client, settings, self._receive, self._batches.room, self._fail)
         await consumer.start()
         self._consumer = consumer
+        if self._settings.query.enabled:
+            dsn = self._settings.postgres.dsn.get_secret_value()
+            self._beside.append(QueryService(self._client, self._settings.query, dsn))
 
     async def _prepare_database(self) -> None:
         postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions

@@ -159,6 +159,19 @@ resolved_success_rate_lower = _gauge(
 resolved_success_rate_upper = _gauge(
     "resolved_success_rate_upper", "Upper end of the 99 % Wilson interval of that rate", "scope", "name"
 )
+queries = _counter(
+    "queries_total",
+    "Questions answered over NATS, by what they were answered with: 200, or the code of an error",
+    "endpoint",
+    "code",
+)
+query_seconds = Histogram(
+    "tracker_query_seconds",
+    "Time from a question's arrival to its answer, errors included",
+    ["endpoint"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=registry,
+)
 brier_score = _gauge(
     "brier_score", "Mean squared distance of confidence and outcome, 0 the best", "scope", "name"
 )

@@ -39,6 +39,7 @@ class Stream:
         self.client = client
         self.name, self.durable = f"T{mark}", f"D{mark}"
         self.decisions, self.outcomes = f"{mark}.decisions", f"{mark}.outcomes"
+        self.questions = f"{mark}.query"
         self.settings = {
             "TRACKER_NATS_SERVERS": server.url,
             "TRACKER_NATS_STREAM": self.name,
@@ -46,6 +47,7 @@ class Stream:
             "TRACKER_NATS_DECISIONS_SUBJECT": self.decisions,
             "TRACKER_NATS_OUTCOMES_SUBJECT": self.outcomes,
             "TRACKER_NATS_STREAM_MAX_BYTES": str(MAX_BYTES),
+            "TRACKER_QUERY_SUBJECT": self.questions,
         }
         self._js = client.jetstream(timeout=10)
 

@@ -573,7 +573,7 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
         (LARGE, "tables", "warning", ["ANALYZE llm_dead_letters"]),
         (
             'ALTER DATABASE "{database}" CONNECTION LIMIT 4',
-            *("connections", "warning", ["holds 5 connections", "room for 4"]),
+            *("connections", "warning", ["holds 9 connections", "room for 4"]),
         ),
     ],
 )

@@ -91,6 +91,12 @@ def test_nothing_given_leaves_the_defaults_of_the_contract() -> None:
         "TRACKER_REDACT_PATTERNS": "",
         "TRACKER_RETENTION_OLDER_THAN_DAYS": "",
         "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS": "false",
+        "TRACKER_QUERY_ENABLED": "true",
+        "TRACKER_QUERY_SUBJECT": "llm.query",
+        "TRACKER_QUERY_DSN": "",
+        "TRACKER_QUERY_CONNECTIONS": "4",
+        "TRACKER_QUERY_TIMEOUT_SECONDS": "10.0",
+        "TRACKER_QUERY_MATURITY_SECONDS": "0.0",
     }
 
 
@@ -544,8 +550,9 @@ def test_the_tls_files_of_a_dsn_must_be_there_and_its_mode_be_known(tmp_path: Pa
     there.touch()
     good = f"postgresql://db/x?sslmode=verify-full&sslrootcert={there}"
     load(environ={"TRACKER_POSTGRES_DSN": good, "TRACKER_POSTGRES_MIGRATE_DSN": good})
-    mode, file = mistakes(
+    mode, file, other = mistakes(
         {
+            "TRACKER_QUERY_DSN": "postgresql://db/x?sslmode=verify",
             "TRACKER_POSTGRES_DSN": "postgresql://db/x?sslmode=verify",
             "TRACKER_POSTGRES_MIGRATE_DSN": f"{good}&sslkey={tmp_path}/key.pem",
         }
@@ -553,3 +560,4 @@ def test_the_tls_files_of_a_dsn_must_be_there_and_its_mode_be_known(tmp_path: Pa
     assert mode.startswith("TRACKER_POSTGRES_DSN: its sslmode must be one of disable, allow, ")
     why = "the file that its sslkey names cannot be read: No such file or directory"
     assert file == f"TRACKER_POSTGRES_MIGRATE_DSN: {why}"
+    assert other.startswith("TRACKER_QUERY_DSN: its sslmode must be one of disable, allow, ")

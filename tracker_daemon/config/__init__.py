@@ -7,6 +7,7 @@ from tracker_daemon.config.settings import (
     LogSettings,
     NatsSettings,
     PostgresSettings,
+    QuerySettings,
     Settings,
 )
 from tracker_daemon.config.sources import load
@@ -18,6 +19,7 @@ __all__ = [
     "LogSettings",
     "NatsSettings",
     "PostgresSettings",
+    "QuerySettings",
     "Settings",
     "load",
 ]

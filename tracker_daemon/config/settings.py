@@ -118,6 +118,21 @@ class AlertSettings(_Group):
     subject: Subject = "llm.alerts"
 
 
+class QuerySettings(_Group):
+    """Which questions are answered over NATS, and with how much of PostgreSQL.
+
+    `dsn` None means PostgreSQL's; `maturity_seconds` holds wherever a question does not give its own.
+    """
+
+    enabled: bool = True
+    subject: Subject = "llm.query"
+    dsn: Annotated[DsnText | None, Unset] = None
+    connections: Annotated[int, Field(ge=1, le=32)] = 4
+    # Below the driver's own limit for a command, which takes the connection with it.
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=20)] = 10.0
+    maturity_seconds: Annotated[float, Field(ge=0, le=10 * 365 * 86400)] = 0.0
+
+
 class RedactSettings(_Group):
     """What is cut out of messages and log lines before they are written; nothing unless told to."""
 
@@ -159,6 +174,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     redact: RedactSettings = RedactSettings()
     retention: RetentionSettings = RetentionSettings()
+    query: QuerySettings = QuerySettings()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

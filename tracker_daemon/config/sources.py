@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from tracker_daemon.config.kinds import Dsn
-from tracker_daemon.config.settings import NAMES, NatsSettings, PostgresSettings, Settings, name_of
+from tracker_daemon.config.settings import NAMES, NatsSettings, Settings, name_of
 from tracker_daemon.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     if settings.retention.unreplayed_dead_letters and not settings.retention.older_than_days:
         yield "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS: needs TRACKER_RETENTION_OLDER_THAN_DAYS too"
     yield from _login_conflicts(nats)
-    yield from _tls_conflicts(settings.postgres)
+    yield from _tls_conflicts(settings)
 
 
 def _login_conflicts(nats: NatsSettings) -> Iterator[str]:
@@ -219,10 +220,10 @@ def _login_conflicts(nats: NatsSettings) -> Iterator[str]:
         yield from _unreadable(NAMES[f"nats.{name}"], "it", getattr(nats, name))
 
 
-def _tls_conflicts(postgres: PostgresSettings) -> Iterator[str]:
-    for key, dsn in postgres:
-        if isinstance(dsn, Dsn):
-            name, query = NAMES[f"postgres.{key}"], dict(parse_qsl(urlsplit(dsn.get_secret_value()).query))
+def _tls_conflicts(settings: Settings) -> Iterator[str]:
+    for key, name in NAMES.items():
+        if isinstance(dsn := attrgetter(key)(settings), Dsn):
+            query = dict(parse_qsl(urlsplit(dsn.get_secret_value()).query))
             if query.get("sslmode", "prefer") not in _SSL_MODES:
                 yield f"{name}: its sslmode must be one of {', '.join(_SSL_MODES)}"
             for part in sorted(query.keys() & _SSL_FILES):

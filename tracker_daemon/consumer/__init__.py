@@ -2,7 +2,7 @@
 
 from nats.aio.client import Client
 
-from tracker_daemon.consumer.connection import connect, disconnect, publish_surely
+from tracker_daemon.consumer.connection import connect, disconnect, finish, publish_surely
 from tracker_daemon.consumer.core import CoreConsumer
 from tracker_daemon.consumer.jetstream import JetStreamConsumer
 from tracker_daemon.consumer.reading import Standing, StreamReading, open_reading
@@ -30,6 +30,7 @@ __all__ = [
     "consumer_refusals",
     "consumer_risks",
     "disconnect",
+    "finish",
     "missing_subjects",
     "open_reading",
     "publish_surely",

@@ -55,6 +55,9 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     """Everything found in PostgreSQL; the first error ends it."""
     dsn = settings.postgres.dsn.get_secret_value()
     prunes = settings.retention.older_than_days is not None
+    held = settings.postgres.writers + BESIDE_WRITERS + prunes
+    if settings.query.enabled and settings.query.dsn is None:
+        held += settings.query.connections
     if settings.postgres.statement_cache:
         await check_statements(dsn)
     async with connected(dsn, statement_cache=settings.postgres.statement_cache) as connection:
@@ -73,7 +76,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
             for look_at in (_sessions, indexes.look, _tables, _clock):
                 for finding in await look_at(connection):
                     yield finding
-            yield await _connections(connection, settings.postgres.writers + BESIDE_WRITERS + prunes)
+            yield await _connections(connection, held)
 
 
 async def _server(connection: Connection, dsn: str) -> Finding:
@@ -152,7 +155,8 @@ async def _connections(connection: Connection, needed: int) -> Finding:
     room = await connection.fetchval(_ROOM)
     seen = f"a daemon holds {needed} connections, there is room for {room}"
     remedy = (
-        "raise max_connections, or the limit of the role or the database, or lower TRACKER_POSTGRES_WRITERS"
+        "raise max_connections, or the limit of the role or the database, or lower TRACKER_POSTGRES_WRITERS "
+        "or TRACKER_QUERY_CONNECTIONS"
     )
     if room >= needed:
         return Finding("connections", "ok", seen)

@@ -1,0 +1,128 @@
+"""The service `llm-tracker` of NATS' micro protocol: an endpoint a question, `$SRV` to find it by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+import structlog
+from nats.micro.request import ServiceError
+from nats.micro.service import Service, ServiceConfig
+
+from tracker_daemon import __version__, metrics
+from tracker_daemon.errors import InvalidQuestion, Unavailable
+from tracker_daemon.queries import QUESTIONS, Busy, Reader, answer_schema, matured, parse, question_schema
+from tracker_daemon.service.reply import TooLarge, reply
+from tracker_daemon.service.tasks import Tasks
+
+if TYPE_CHECKING:
+    from nats.micro.request import Request
+
+    from tracker_daemon.config import QuerySettings
+    from tracker_daemon.consumer import Client
+    from tracker_daemon.queries import Question
+
+log = structlog.get_logger(__name__)
+
+NAME: Final = "llm-tracker"
+CODES: Final = ("200", "400", "404", "413", "500", "503")
+_CODES: Final[dict[type[Exception], str]] = {InvalidQuestion: "400", TooLarge: "413", Busy: "503"}
+MAX_QUESTION_BYTES: Final = 64 << 10
+MAX_WORDS: Final = 500
+"""Characters of an error, which travels in a header."""
+
+
+class QueryService:
+    """Answers what is asked over NATS, beside other daemons that do, until it is cancelled."""
+
+    def __init__(self, client: Client, settings: QuerySettings, dsn: str) -> None:
+        """`dsn`: where to ask if the settings do not name a database of their own."""
+        self._client = client
+        self._settings = settings
+        self._dsn = settings.dsn.get_secret_value() if settings.dsn else dsn
+        self._tasks = Tasks(client)
+        self._reader: Reader | None = None
+        self._trouble: str | None = None
+        for name in QUESTIONS:
+            metrics.query_seconds.labels(name)
+            for code in CODES:
+                metrics.queries.labels(name, code)
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        config = ServiceConfig(NAME, __version__, "What was decided, and what came of it")
+        service = Service(cast("Client", self._tasks), config)
+        async with Reader(
+            self._dsn, self._settings.connections, self._settings.timeout_seconds
+        ) as self._reader:
+            try:
+                await service.start()
+                for name in QUESTIONS:
+                    await self._add(service, name, self._reader)
+                await asyncio.Event().wait()
+            finally:
+                await self._tasks.stop()
+
+    def abort(self) -> None:
+        """End what is being asked; a server that does not answer would hold it up."""
+        self._tasks.cancel()
+        if self._reader is not None:
+            self._reader.abort()
+
+    async def _add(self, service: Service, name: str, reader: Reader) -> None:
+        schemas = {"question": question_schema(name), "answer": answer_schema(name)}
+        await service.add_endpoint(
+            name=name,
+            subject=f"{self._settings.subject}.{name}",
+            handler=partial(self._handle, name, reader),
+            metadata={about: msgspec.json.encode(schema).decode() for about, schema in schemas.items()},
+        )
+
+    async def _handle(self, name: str, reader: Reader, request: Request) -> None:
+        began = time.perf_counter()
+        code, answer = await self._answer(name, reader, request.data)
+        try:
+            if isinstance(answer, str):
+                raise ServiceError(code, " ".join(answer.split())[:MAX_WORDS])
+            await request.respond(answer)
+        finally:
+            metrics.queries.labels(name, code).inc()
+            metrics.query_seconds.labels(name).observe(time.perf_counter() - began)
+
+    async def _answer(self, name: str, reader: Reader, data: bytes) -> tuple[str, bytes | str]:
+        """The code, and the answer, or a sentence that says why there is none."""
+        try:
+            question = self._question(name, data)
+            async with reader.connection() as connection:
+                answer = await reply(question, connection, self._client.max_payload)
+        except asyncio.CancelledError:
+            return "503", "this daemon stops: ask again"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the asker hears that there is no answer
+            return self._refusal(name, error)
+        self._say(None)
+        return ("200", answer) if answer else ("404", "the record holds no such decision")
+
+    def _refusal(self, name: str, error: Exception) -> tuple[str, str]:
+        if code := _CODES.get(type(error)):
+            return code, str(error)
+        if isinstance(error, Unavailable):
+            self._say(str(error))
+            return "503", "the database does not answer questions now: ask again later"
+        log.error("a question met a defect", endpoint=name, exc_info=error)
+        return "500", "a defect of the service: the daemon's log says more"
+
+    def _question(self, name: str, data: bytes) -> Question:
+        if len(data) > MAX_QUESTION_BYTES:
+            raise InvalidQuestion(f"a question has at most {MAX_QUESTION_BYTES} bytes, not {len(data)}")
+        return matured(parse(data, QUESTIONS[name]), self._settings.maturity_seconds)
+
+    def _say(self, trouble: str | None) -> None:
+        """Log what keeps questions from being answered, once, and its end."""
+        if trouble and trouble != self._trouble:
+            log.warning("questions cannot be answered", reason=trouble)
+        elif self._trouble and not trouble:
+            log.info("questions are answered again")
+        self._trouble = trouble
