@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -189,4 +190,8 @@ async def _page(
     found = [dict(row) for row in rows[:limit]]
     keys = [values.pop("key") for values in found]
     end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if len(rows) > limit else None
-    return Page(tuple(map(told, found)), end)
+    page = []
+    for values in found:
+        page.append(told(values))
+        await asyncio.sleep(0)  # a context may hold megabytes, and each has to be decoded
+    return Page(tuple(page), end)

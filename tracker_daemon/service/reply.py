@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -11,11 +12,17 @@ from tracker_daemon.errors import TrackerError
 from tracker_daemon.queries import Answer, Page, Told, Whole, as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from msgspec import Struct
+
     from tracker_daemon.postgres import Connection
     from tracker_daemon.queries import Question
 
 MAX_ROWS: Final = 100
 """Rows of a page: to decode and encode more would hold up everything else for too long."""
+FRAME_BYTES: Final = 1024
+"""What may stand around rows and groups: a cursor, above all."""
 
 
 class TooLarge(TrackerError):
@@ -33,15 +40,15 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
     if limit is not None:
         question = replace(question, limit=min(limit, MAX_ROWS))
     answer = await question.answer(connection)
+    if isinstance(answer, Page) and (rows := _fitting(answer.rows, most)) < len(answer.rows):
+        question = replace(question, limit=rows)
+        answer = await question.answer(connection)
     if answer is None:
         return None
     while len(data := as_json(answer)) > most:
         match answer:
-            case Page(rows=(_, _, *_) as rows):
-                question = replace(question, limit=len(rows) // 2)
-                answer = await question.answer(connection)
             case Answer(groups=(_, _, *_) as groups):
-                answer = replace(answer, groups=groups[: len(groups) // 2], complete=False)
+                answer = replace(answer, groups=groups[: _fitting(groups, most)], complete=False)
             case Page(rows=(Told() as row,)) if row.prompt or row.response:
                 answer = replace(answer, rows=(_shorter(row, len(data) - most),))
             case Whole(decision=row) if row.prompt or row.response:
@@ -52,6 +59,12 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
                     "max_payload of the server"
                 )
     return data
+
+
+def _fitting(parts: Sequence[Struct], most: int) -> int:
+    """How many of them, one at least, fit into so many bytes; only one more than that is encoded."""
+    sizes = accumulate(len(as_json(part)) + 1 for part in parts)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= most - FRAME_BYTES, sizes)))
 
 
 def _shorter(row: Told, excess: int) -> Told:
