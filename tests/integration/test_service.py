@@ -161,6 +161,24 @@ async def test_services_can_be_found_and_share_the_load(
         assert all(counts)
 
 
+async def test_an_answer_that_cannot_be_sent_is_said_and_ends_nothing(
+    small_server: NatsServer, dsn: str
+) -> None:
+    """Here it is about the service itself, with its schemas, on a server that takes no more than a page."""
+    async with agent_on(small_server) as agent, served(agent, small_server, dsn):
+        small_server.stop()
+        small_server.options = "max_payload: 4096"
+        small_server.start()
+        with capture_logs() as lines:
+
+            async def said() -> bool:
+                await agent.services("INFO", seconds=0.1)
+                return any(line["event"] == "an answer could not be sent" for line in lines)
+
+            await until(said)
+        assert (await agent.ask("recent")).code == "200"
+
+
 async def test_what_nobody_waits_for_is_left_alone(agent: Agent, nats_server: NatsServer, dsn: str) -> None:
     async with served(agent, nats_server, dsn):
         with capture_logs() as lines:

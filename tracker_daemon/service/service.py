@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 NAME: Final = "llm-tracker"
+"""What the service is found by."""
 CODES: Final = ("200", "400", "404", "413", "500", "503")
-_CODES: Final[dict[type[Exception], str]] = {InvalidQuestion: "400", TooLarge: "413", Busy: "503"}
+"""What a question is counted under: 200, or the code of an error."""
+_CODE_OF: Final[dict[type[Exception], str]] = {InvalidQuestion: "400", TooLarge: "413", Busy: "503"}
 MAX_QUESTION_BYTES: Final = 64 << 10
+"""Far more than a filter with its cursor takes."""
 MAX_WORDS: Final = 500
 """Characters of an error, which travels in a header."""
 
@@ -106,7 +109,7 @@ class QueryService:
         return ("200", answer) if answer else ("404", "the record holds no such decision")
 
     def _refusal(self, name: str, error: Exception) -> tuple[str, str]:
-        if code := _CODES.get(type(error)):
+        if code := _CODE_OF.get(type(error)):
             return code, str(error)
         if isinstance(error, Unavailable):
             self._say(str(error))
