@@ -10,7 +10,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tests.factory import decision, deliver, outcome
+from tests.factory import decision, deliver, delivery, message, outcome
+from tracker_daemon.demo.market import load
+from tracker_daemon.demo.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,6 +59,12 @@ async def fill(store: Store, seed: int = 7, decisions: int = 200) -> None:
     ]
     chance.shuffle(events)
     await store.write(deliver(*events))
+
+
+async def replay(store: Store, decisions: int) -> None:
+    """Store the messages of the demo's latest decisions, malformed ones included."""
+    messages = Script(load(datetime.now(UTC)), limit=decisions).messages()
+    await store.write([delivery(message(each.payload, subject=f"llm.{each.subject}")) for each in messages])
 
 
 async def backdate(sql: asyncpg.Connection) -> None:
@@ -121,4 +129,4 @@ def given(rows: list[Row], column: str) -> list[Any]:
 
 
 def mean(numbers: list[Any]) -> Any:
-    return statistics.fmean(numbers) if numbers else None
+    return statistics.mean(numbers) if numbers else None

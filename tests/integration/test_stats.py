@@ -6,11 +6,14 @@ import statistics
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
-from tests.record import BEGIN, drawdown, given, grouped, known, mean, percentile
+from tests.extremes import EXAMPLES, ROWS, refill
+from tests.record import BEGIN, drawdown, given, grouped, known, mean, percentile, replay
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import KEYS, Filter, decision_stats, reading
+from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     import asyncpg
@@ -125,9 +128,34 @@ async def test_of_nobody_there_is_nothing_to_tell(record: asyncpg.Connection) ->
         assert (await ask(record, wanted, "model")).groups == ()
 
 
+async def test_every_number_of_the_demos_agents(dsn: str, sql: asyncpg.Connection) -> None:
+    store = Store(dsn)
+    await replay(store, 1500)
+    await store.close()
+    answer = await ask(sql, Filter(), "agent_name")
+    expected = grouped(await known(sql), lambda row: row["agent_name"])
+    assert len(expected) == len(answer.groups) == 3
+    for group in answer.groups:
+        check(group, expected[group.key["agent_name"]])
+
+
+@EXAMPLES
+@hypothesis.given(rows=ROWS)
+async def test_every_number_of_nulls_ties_and_extremes(rows: list[Row], sql: asyncpg.Connection) -> None:
+    await refill(sql, rows)
+    check((await ask(sql, Filter())).groups[0], rows)
+    expected = grouped(rows, lambda row: (row["agent_name"], row["model"]))
+    answer = await ask(sql, Filter(), "agent_name", "model")
+    assert {tuple(group.key.values()) for group in answer.groups} == expected.keys()
+    for group in answer.groups:
+        check(group, expected[(group.key["agent_name"], group.key["model"])])
+
+
 async def test_what_cannot_be_asked_is_said(record: asyncpg.Connection) -> None:
     with pytest.raises(InvalidQuestion, match="cannot group by prompt; there are agent_name, model"):
         await ask(record, Filter(), "prompt")
+    with pytest.raises(InvalidQuestion, match="group by each key once, not by model, model"):
+        await ask(record, Filter(), "model", "model")
     with pytest.raises(InvalidQuestion, match="the database cannot look for that: 22021"):
         await ask(record, Filter(agent_name="a\x00b"))
     with pytest.raises(InvalidQuestion, match=r"longer than 0\.02 s: ask about less"):

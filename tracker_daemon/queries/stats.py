@@ -130,11 +130,9 @@ async def decision_stats(
     `maturity`: decisions that young, at `as_of` or now, are left out, since those that resolve early are not
     like the others. At most `MAX_GROUPS` groups.
     """
-    if unknown := set(group_by) - set(KEYS):
-        raise InvalidQuestion(f"cannot group by {min(unknown)}; there are {', '.join(KEYS)}")
+    keys = key_columns(group_by)
     chosen = Selection(wanted)
     mature = chosen.mature(maturity)
-    keys = [_key(name) for name in group_by]
     names = "".join(f"{name}, " for name in group_by)
     places = ", ".join(map(str, range(1, len(group_by) + 1)))
     rows = await connection.fetch(
@@ -158,6 +156,15 @@ async def decision_stats(
         )
     groups = tuple(_stats(row, group_by) for row in rows[:MAX_GROUPS])
     return Answer(groups, left_out, complete=len(rows) <= MAX_GROUPS)
+
+
+def key_columns(group_by: Sequence[Key]) -> list[str]:
+    """What each key is in SQL; raise `InvalidQuestion` for what nothing can be grouped by."""
+    if unknown := set(group_by) - set(KEYS):
+        raise InvalidQuestion(f"cannot group by {min(unknown)}; there are {', '.join(KEYS)}")
+    if len(set(group_by)) < len(group_by):
+        raise InvalidQuestion(f"group by each key once, not by {', '.join(group_by)}")
+    return [_key(name) for name in group_by]
 
 
 def _key(name: Key) -> str:
