@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import log, sqrt
 from typing import Final
 
 Z95: Final = 1.959963984540054
@@ -18,3 +18,31 @@ def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * sqrt(rate * (1 - rate) / count + (z / count / 2) ** 2)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def chernoff(successes: int, count: int, risk: float) -> tuple[float, float]:
+    """Return lower and upper bound of a rate that lies outside in `risk` (0..1) of cases or fewer.
+
+    By Chernoff's inequality (Hoeffding 1963, theorem 1): it holds for any `count`, 1 or more, and where the
+    single cases have rates of their own, for the mean of these.
+    """
+    rate, most = successes / count, log(2 / risk) / count
+    lower, upper = (_farthest(rate, end, most) for end in (0.0, 1.0))
+    return lower, upper
+
+
+def _farthest(rate: float, end: float, most: float) -> float:
+    """How far towards the end a rate may lie; by bisection, to 12 places."""
+    inside, outside = rate, end
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        if _divergence(rate, middle) > most:
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
+def _divergence(seen: float, true: float) -> float:
+    """Kullback's and Leibler's, of two rates."""
+    return sum(x * log(x / y) for x, y in ((seen, true), (1 - seen, 1 - true)) if x)

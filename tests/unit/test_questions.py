@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS, as_json, parse
-from tracker_daemon.queries.questions import One, Recent, Stats
+from tracker_daemon.queries.questions import Calibration, One, Recent, Stats
 
 
 def test_a_question_is_its_filter_and_more() -> None:
@@ -39,6 +39,8 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Stats, b'{"group_by": ["prompt"]}', r"Invalid enum value 'prompt'"),
         (Stats, b'{"maturity_seconds": -1}', r"\$\.maturity_seconds"),
         (Stats, b'{"min_pnl": "many"}', r"\$\.min_pnl"),
+        (Calibration, b'{"buckets": 51}', r"<= 50.*\$\.buckets"),
+        (Calibration, b'{"buckets": 1}', r">= 2.*\$\.buckets"),
         (One, b"{}", "missing required field `id`"),
         (One, b'{"id": "7"}', "Invalid UUID"),
         (Recent, b"[]", "Expected `object`"),

@@ -1,5 +1,6 @@
 """Answers out of the record, each one statement: how good, what was decided, how well a confidence tells."""
 
+from tracker_daemon.queries.calibration import Bucket, Calibration, Calibrations, calibration
 from tracker_daemon.queries.decisions import (
     Event,
     Told,
@@ -22,6 +23,9 @@ __all__ = [
     "QUESTIONS",
     "Answer",
     "Busy",
+    "Bucket",
+    "Calibration",
+    "Calibrations",
     "Event",
     "Filter",
     "Key",
@@ -33,6 +37,7 @@ __all__ = [
     "Whole",
     "answer_schema",
     "as_json",
+    "calibration",
     "decision",
     "decision_stats",
     "failed_decisions",

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.calibration import MAX_BUCKETS, MIN_BUCKETS, Calibrations, calibration
 from tracker_daemon.queries.decisions import (
     Told,
     Whole,
@@ -44,6 +45,19 @@ class Stats(Filter, frozen=True, kw_only=True):
         """Ask inside `reading`."""
         maturity = timedelta(seconds=self.maturity_seconds or 0)
         return await decision_stats(connection, self, self.group_by, maturity=maturity)
+
+
+class Calibration(Filter, frozen=True, kw_only=True):
+    """What is their confidence worth? `maturity_seconds` as in `Stats`."""
+
+    group_by: tuple[Key, ...] = ()
+    buckets: Annotated[int, Meta(ge=MIN_BUCKETS, le=MAX_BUCKETS)] = 10
+    maturity_seconds: Seconds = 0
+
+    async def answer(self, connection: Connection) -> Calibrations:
+        """Ask inside `reading`."""
+        maturity = timedelta(seconds=self.maturity_seconds)
+        return await calibration(connection, self, self.group_by, buckets=self.buckets, maturity=maturity)
 
 
 class _List(Filter, frozen=True, kw_only=True):
@@ -88,10 +102,11 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return await decision(connection, self.id, self.as_of)
 
 
-Question = Stats | Recent | Successful | Failed | One
+Question = Stats | Calibration | Recent | Successful | Failed | One
 
 QUESTIONS: Final[dict[str, type[Question]]] = {
     "stats": Stats,
+    "calibration": Calibration,
     "recent": Recent,
     "successful": Successful,
     "failed": Failed,
