@@ -90,8 +90,8 @@ async def test_an_agents_record_is_its_own_replays(database: str) -> None:
         await decide(connection, "trend", other, "FAILURE", "-1000")
         await decide(connection, "trend", mine, "PENDING", None)
         [record] = await agent_records(connection, [mine])
-    assert record.success_rate is not None
-    assert abs(record.success_rate - Decimal(2) / 3) < Decimal("1e-9")
+    assert record.resolved_success_rate is not None
+    assert abs(record.resolved_success_rate - Decimal(2) / 3) < Decimal("1e-9")
     assert (record.agent_name, record.model) == ("trend", "rules/trend")
     assert (record.decisions, record.resolved, record.pnl) == (5, 3, Decimal("6.50"))
 

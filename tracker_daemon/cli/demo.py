@@ -208,7 +208,7 @@ class _Run:
         for heading in ("decisions", "resolved", "success", "P&L USD"):
             records.add_column(heading, justify="right", no_wrap=True)
         for agent in await report.agent_records(connection, self._script.sessions.values()):
-            rate = "-" if agent.success_rate is None else f"{agent.success_rate:.1%}"
+            rate = "-" if agent.resolved_success_rate is None else f"{agent.resolved_success_rate:.1%}"
             records.add_row(
                 agent.agent_name,
                 agent.model,

@@ -26,13 +26,13 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """One agent's replay; `success_rate` is successes by resolved decisions, 0..1 or None; P&L in USD."""
+    """One agent's replay; `resolved_success_rate` is of resolved decisions, 0..1 or None; P&L in USD."""
 
     agent_name: str
     model: str
     decisions: int
     resolved: int
-    success_rate: Decimal | None
+    resolved_success_rate: Decimal | None
     pnl: Decimal
 
 
@@ -76,7 +76,8 @@ async def agent_records(connection: Connection[Record], sessions: Iterable[UUID]
             count(*) AS decisions,
             count(*) FILTER (WHERE outcome IN ('SUCCESS', 'FAILURE')) AS resolved,
             count(*) FILTER (WHERE outcome = 'SUCCESS')::numeric
-                / nullif(count(*) FILTER (WHERE outcome IN ('SUCCESS', 'FAILURE')), 0) AS success_rate,
+                / nullif(count(*) FILTER (WHERE outcome IN ('SUCCESS', 'FAILURE')), 0)
+                AS resolved_success_rate,
             coalesce(sum(pnl), 0) AS pnl
         FROM llm_decisions
         WHERE session_id = ANY($1::uuid[])
