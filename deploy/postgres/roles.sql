@@ -44,6 +44,9 @@ BEGIN
     GRANT INSERT ON trading_sessions, llm_decisions, llm_outcomes, llm_dead_letters TO tracker_writer;
     GRANT UPDATE (outcome, pnl, outcome_at, outcome_sequence) ON llm_decisions TO tracker_writer;
 
+    -- What dashboards count by.
+    GRANT SELECT ON llm_monitoring TO tracker_reader;
+
     -- The vector index, which the daemon keeps in the background, and who of several daemons does.
     GRANT SELECT ON llm_embedding_queue, llm_embedding_index TO tracker_writer, tracker_reader;
     GRANT INSERT, DELETE ON llm_embedding_queue TO tracker_writer;

@@ -249,13 +249,14 @@ def enriched(demo: script.Message, chance: random.Random) -> Message:
 
 @pytest.fixture
 async def reader(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to what the store made of it all, in a role that may read two tables and no more."""
+    """Yield a connection to what the store made of it all, in a role that may read just what is shown."""
     store = Store(dsn)
     await store.write(deliveries())
     await store.close()
     role = f"reader_{uuid4().hex}"
     await sql.execute(
-        f"CREATE ROLE {role}; GRANT SELECT ON llm_decisions, llm_dead_letters TO {role}; SET ROLE {role}"
+        f"CREATE ROLE {role}; GRANT SELECT ON llm_decisions, llm_monitoring, llm_dead_letters TO {role}; "
+        f"SET ROLE {role}"
     )
     yield sql
     await sql.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")

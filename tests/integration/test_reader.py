@@ -61,7 +61,8 @@ async def reader(database: str, run_scripts: Callable[[], None]) -> AsyncIterato
 
 async def test_the_role_reads_every_table_of_migrations_that_came_later(reader: asyncpg.Connection) -> None:
     tables = await reader.fetch(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        "SELECT relname FROM pg_class "
+        "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')"
     )
     assert len(tables) >= 5
     for table in tables:

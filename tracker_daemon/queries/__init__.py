@@ -11,6 +11,14 @@ from tracker_daemon.queries.decisions import (
     successful_decisions,
 )
 from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.monitoring import (
+    Latency,
+    Table,
+    Volume,
+    confidence_vs_outcome,
+    latency_by_model,
+    volume_by_agent,
+)
 from tracker_daemon.queries.page import Page
 from tracker_daemon.queries.pool import Busy, Reader
 from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matured, parse
@@ -29,22 +37,28 @@ __all__ = [
     "Event",
     "Filter",
     "Key",
+    "Latency",
     "Page",
     "Question",
     "Reader",
     "Stats",
+    "Table",
     "Told",
+    "Volume",
     "Whole",
     "answer_schema",
     "as_json",
     "calibration",
+    "confidence_vs_outcome",
     "decision",
     "decision_stats",
     "failed_decisions",
     "matured",
+    "latency_by_model",
     "parse",
     "question_schema",
     "reading",
     "recent_decisions",
     "successful_decisions",
+    "volume_by_agent",
 ]

@@ -270,10 +270,10 @@ async def column_dropped(scene: Scene) -> None:
     sql = await scene.sql()
     daemon = await scene.daemon()
     async for _ in scene.rounds():
-        await sql.execute("ALTER TABLE llm_decisions DROP COLUMN cost_usd")
+        await sql.execute("ALTER TABLE llm_decisions DROP COLUMN variant")
         await scene.until_paused(daemon)
         scene.injected["migrations gone wrong"] += 1
-        await sql.execute("ALTER TABLE llm_decisions ADD COLUMN cost_usd numeric(20, 6)")
+        await sql.execute("ALTER TABLE llm_decisions ADD COLUMN variant varchar(100)")
 
 
 @fault("grant revoked")
