@@ -52,11 +52,11 @@ class Calibration(Filter, frozen=True, kw_only=True):
 
     group_by: tuple[Key, ...] = ()
     buckets: Annotated[int, Meta(ge=MIN_BUCKETS, le=MAX_BUCKETS)] = 10
-    maturity_seconds: Seconds = 0
+    maturity_seconds: Seconds | None = None
 
     async def answer(self, connection: Connection) -> Calibrations:
         """Ask inside `reading`."""
-        maturity = timedelta(seconds=self.maturity_seconds)
+        maturity = timedelta(seconds=self.maturity_seconds or 0)
         return await calibration(connection, self, self.group_by, buckets=self.buckets, maturity=maturity)
 
 

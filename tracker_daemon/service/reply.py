@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from tracker_daemon.errors import TrackerError
-from tracker_daemon.queries import Answer, Page, Told, Whole, as_json
+from tracker_daemon.queries import Answer, Calibrations, Page, Told, Whole, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
         return None
     while len(data := as_json(answer)) > most:
         match answer:
-            case Answer(groups=(_, _, *_) as groups):
+            case Answer(groups=(_, _, *_) as groups) | Calibrations(groups=(_, _, *_) as groups):
                 answer = replace(answer, groups=groups[: _fitting(groups, most)], complete=False)
             case Page(rows=(Told() as row,)) if row.prompt or row.response:
                 answer = replace(answer, rows=(_shorter(row, len(data) - most),))
