@@ -16,6 +16,7 @@ from tracker_daemon.messages.records import (
     Record,
     Result,
     dead_letter,
+    uuid7,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "contract_field",
     "dead_letter",
     "decode",
+    "uuid7",
 ]

@@ -61,7 +61,7 @@ class Message(Struct, eq=False, gc=False):
         if self.known_identity is None:
             position = f"{self.stream}:{self.sequence}:{self.published_ns}".encode()
             noise = token_bytes(8) if self.stream is None else sha256(position).digest()[:8]
-            self.known_identity = _uuid7(self.published_ns, noise)
+            self.known_identity = uuid7(self.published_ns, noise)
         return self.known_identity
 
     @property
@@ -186,7 +186,7 @@ def _headers_text(headers: dict[str, str]) -> str:
     return orjson.dumps({_printable(key): _printable(value) for key, value in headers.items()}).decode()
 
 
-def _uuid7(nanoseconds: int, noise: bytes) -> UUID:
+def uuid7(nanoseconds: int, noise: bytes) -> UUID:
     """Lay out a UUIDv7 (RFC 9562, 5.7): milliseconds, then 12 bits of the rest of the time, then noise."""
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     high = (milliseconds & (1 << 48) - 1) << 16 | 0x7000 | rest * 4096 // 1_000_000

@@ -1,0 +1,272 @@
+"""What a tracker does while the servers are away, refuse, or have forgotten to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+import nats
+import pytest
+
+from tests.acceptance.stream import Stream, stream_on
+from tests.servers import Away
+from tests.waiting import until
+from tracker_daemon.client import DecisionTracker, outbox
+from tracker_daemon.client.on_postgres import OnPostgres
+from tracker_daemon.client.over_nats import OverNats
+from tracker_daemon.client.payload import written
+from tracker_daemon.embedded import NatsServer
+from tracker_daemon.errors import InvalidPayload, Unavailable
+from tracker_daemon.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from pathlib import Path
+
+    import asyncpg
+
+    from tracker_daemon.client import Call
+    from tracker_daemon.embedded import PostgresServer
+
+SAID: dict[str, Any] = {
+    "agent_name": "momentum",
+    "decision_type": "signal",
+    "symbol": "BTC",
+    "prompt": "Buy?",
+    "response": "Buy.",
+    "model": "gpt-x",
+}
+
+
+@pytest.fixture
+def own_server(data_dir: Path) -> Iterator[NatsServer]:
+    """Yield a nats-server that a test may take away, for it alone."""
+    with NatsServer(data_dir) as server:
+        yield server
+
+
+@pytest.fixture
+async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
+    """Yield a stream of the test's own, not yet made."""
+    async with stream_on(nats_server) as stream:
+        yield stream
+
+
+def over_nats(stream: Stream, **options: Any) -> DecisionTracker:
+    return DecisionTracker.over_nats(
+        stream.settings["TRACKER_NATS_SERVERS"],
+        decisions_subject=stream.decisions,
+        outcomes_subject=stream.outcomes,
+        **options,
+    )
+
+
+async def stored(stream: Stream) -> int:
+    return (await stream.client.jetstream().stream_info(stream.name)).state.messages
+
+
+async def test_nats_away_is_waited_out_with_a_bounded_queue(
+    own_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tracking returns at once, what has no room is counted and said once, the rest arrives."""
+    caplog.set_level(logging.INFO, outbox.__name__)
+    async with stream_on(own_server) as stream:
+        await stream.make()
+        async with over_nats(stream, max_queued_bytes=50_000) as tracker:
+            await tracker.track_decision(**SAID, confirm=True)
+            async with Away(own_server, "stopped"):
+                for _ in range(1000):
+                    await tracker.track_decision(**SAID)
+                await until(lambda: "decisions wait" in caplog.text)
+                with pytest.raises(Unavailable, match="queue is full"):
+                    await tracker.track_decision(**SAID, confirm=True)
+            await tracker.flush()
+            kept = 1001 - (tracker.dropped - 1)
+            assert 100 < kept < 900
+            assert await stored(stream) == kept
+            await tracker.track_decision(**SAID, confirm=True)
+    messages = [record.message for record in caplog.records if record.name == outbox.__name__]
+    assert [message.split(":")[0] for message in messages] == [
+        "a decision or outcome is not recorded, and others may follow",
+        "decisions wait to be recorded",
+        "decisions are recorded again",
+        f"{tracker.dropped} decisions or outcomes were not recorded so far",
+    ]
+
+
+async def test_postgresql_away_is_waited_out(
+    postgres_server: PostgresServer, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a connection that breaks in the middle; its lines go where the agent's go, not to stdout."""
+    async with DecisionTracker.on_postgres(dsn, max_queued_bytes=50_000) as tracker:
+        await tracker.track_decision(**SAID, confirm=True)
+        async with Away(postgres_server, "killed"):
+            for _ in range(1000):
+                await tracker.track_decision(**SAID)
+            await until(lambda: "cannot write, trying again" in caplog.text)
+            with pytest.raises(Unavailable, match="PostgreSQL"):
+                await tracker.get_recent_decisions()
+        await tracker.flush()
+        kept = 1001 - tracker.dropped
+        assert 100 < kept < 900
+        page = await tracker.get_recent_decisions(limit=1000)
+        assert len(page.rows) == kept
+
+
+async def test_a_stream_that_comes_later_gets_what_was_tracked_before(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wants to be sure hears that it is not, and why; the message waits all the same."""
+    monkeypatch.setattr(outbox, "CONFIRM_SECONDS", 0.5)
+    async with over_nats(stream) as tracker:
+        with pytest.raises(Unavailable, match=rf"no stream takes {stream.decisions}.*stays in the queue"):
+            await tracker.track_decision(**SAID, confirm=True)
+        await stream.make()
+        await tracker.flush()
+        assert await stored(stream) == 1
+
+
+async def test_a_message_whose_ack_was_lost_is_stored_once(
+    stream: Stream, dsn: str, sql: asyncpg.Connection
+) -> None:
+    """An outcome above all, which has no id of its own in its payload."""
+    await stream.make()
+    id_ = uuid4()
+    messages = [
+        written("llm.decisions", {**SAID, "id": id_}),
+        written("llm.outcomes", {"decision_id": id_, "outcome": "SUCCESS"}),
+    ]
+    subjects = {"llm.decisions": stream.decisions, "llm.outcomes": stream.outcomes}
+    sides = [OverNats([stream.settings["TRACKER_NATS_SERVERS"]], subjects, ""), OnPostgres(dsn, None)]
+    for side in sides:
+        for _ in range(2):
+            assert await side.send(messages) == [None, None]
+        await side.close()
+    assert await stored(stream) == 2
+    assert await sql.fetchval("SELECT count(*) FROM llm_outcomes") == 1
+    assert await sql.fetchval("SELECT outcome FROM llm_decisions") == "SUCCESS"
+
+
+async def test_what_nats_will_never_take_holds_up_nothing(
+    stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stream.make()
+    async with over_nats(stream) as tracker:
+        await tracker.track_decision(**SAID | {"prompt": "p" * (2 << 20)})
+        with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
+            await tracker.track_decision(**SAID | {"prompt": "p" * (2 << 20)}, confirm=True)
+        await tracker.track_decision(**SAID, confirm=True)
+        assert tracker.dropped == 2
+        assert await stored(stream) == 1
+    assert "is not recorded" in caplog.text
+
+
+async def test_what_breaks_the_contract_breaks_no_agent(
+    stream: Stream, dsn: str, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes to the dead letters, and who asks for a confirmation is told instead."""
+    await stream.make()
+    async with over_nats(stream) as one, DecisionTracker.on_postgres(dsn) as other:
+        for tracker in (one, other):
+            await tracker.track_decision(**SAID, confidence=85)
+            await tracker.flush()
+            with pytest.raises(InvalidPayload, match="confidence: expected a decimal from 0 to 1"):
+                await tracker.track_decision(**SAID, confidence=85, confirm=True)
+            await tracker.track_decision(**SAID, context={"model": object()})
+            with pytest.raises(InvalidPayload, match="cannot be written as JSON"):
+                await tracker.track_decision(**SAID, context={"model": object()}, confirm=True)
+            assert tracker.dropped == 1
+    assert await stored(stream) == 1
+    letters = await sql.fetch("SELECT reason, field FROM llm_dead_letters")
+    assert [tuple(letter) for letter in letters] == [("invalid_field", "confidence")]
+    assert caplog.text.count("a daemon will keep this as a dead letter: invalid_field at confidence") == 2
+
+
+async def test_the_end_is_bounded_and_counts_what_is_left(
+    postgres_server: PostgresServer, dsn: str, own_server: NatsServer
+) -> None:
+    trackers = [DecisionTracker.on_postgres(dsn), DecisionTracker.over_nats(own_server.url)]
+    async with Away(postgres_server, "frozen"), Away(own_server, "frozen"):
+        for tracker in trackers:
+            for _ in range(3):
+                await tracker.track_decision(**SAID)
+            waiting = asyncio.create_task(tracker.track_decision(**SAID, confirm=True))
+            await asyncio.sleep(0)
+            await tracker.close(0.1)
+            assert tracker.dropped == 4
+            with pytest.raises(Unavailable, match="was closed before"):
+                await waiting
+            await tracker.track_decision(**SAID)
+            assert tracker.dropped == 5
+            await tracker.close()
+
+
+async def test_a_client_of_the_agents_own_stays_open(stream: Stream) -> None:
+    await stream.make()
+    client = await nats.connect(stream.settings["TRACKER_NATS_SERVERS"])
+    async with DecisionTracker.over_nats(client, decisions_subject=stream.decisions) as tracker:
+        await tracker.track_decision(**SAID, confirm=True)
+    assert client.is_connected
+    await client.close()
+    async with DecisionTracker.over_nats(client) as tracker:
+        with pytest.raises(Unavailable, match="the client that was given is not connected"):
+            await tracker.get_recent_decisions()
+
+
+async def test_nobody_to_ask(own_server: NatsServer) -> None:
+    async with DecisionTracker.over_nats(own_server.url, query_subject="nobody") as tracker:
+        with pytest.raises(Unavailable, match=r"no daemon answers nobody\.recent"):
+            await tracker.get_recent_decisions()
+    own_server.stop()
+    async with DecisionTracker.over_nats(own_server.url) as tracker:
+        with pytest.raises(Unavailable, match=r"is out of reach: .*Connect call failed"):
+            await tracker.get_recent_decisions()
+    own_server.start()
+
+
+async def test_on_postgres_cuts_out_what_it_is_told_to(dsn: str, sql: asyncpg.Connection) -> None:
+    redactor = Redactor(["email"])
+    async with DecisionTracker.on_postgres(dsn, redactor=redactor) as tracker:
+        await tracker.track_decision(**SAID | {"prompt": "from a@example.com"}, confirm=True)
+    assert "a@example.com" not in await sql.fetchval("SELECT prompt FROM llm_decisions")
+
+
+async def hang_up() -> None:
+    raise ConnectionResetError("the model hung up")
+
+
+async def test_a_block_that_asks_a_model_is_tracked_however_it_ends(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    asked = {name: value for name, value in SAID.items() if name != "response"}
+    async with DecisionTracker.on_postgres(dsn) as tracker:
+        async with tracker.decision(**asked, context={"rsi": 62.1}) as d:
+            d.response = '{"action": "SELL"}'
+            d.confidence, d.tokens_used, d.cost_usd = 0.9, 812, "0.012"
+            d.context["seen"] = 3
+            done = d.id
+        broken, slow = tracker.decision(**asked), tracker.decision(**asked)
+
+        async def ask(call: Call, model: Coroutine[Any, Any, Any], seconds: float | None = None) -> None:
+            async with asyncio.timeout(seconds), call:
+                call.response = "Bu"
+                await model
+
+        with pytest.raises(ConnectionResetError):
+            await ask(broken, hang_up())
+        with pytest.raises(TimeoutError):
+            await ask(slow, asyncio.Event().wait(), 0.01)
+        await tracker.flush()
+    rows = {row["id"]: row for row in await sql.fetch("SELECT * FROM llm_decisions")}
+    assert rows.keys() == {done, broken.id, slow.id}
+    assert rows[slow.id]["latency_ms"] >= 10
+    assert (rows[done]["action"], rows[done]["extra"]) == ("SELL", None)
+    assert rows[done]["context"] == '{"rsi": 62.1, "seen": 3}'
+    assert (rows[done]["tokens_used"], str(rows[done]["cost_usd"])) == (812, "0.012000")
+    assert (rows[broken.id]["response"], rows[slow.id]["response"]) == ("Bu", "Bu")
+    errors = {id_: msgspec.json.decode(rows[id_]["extra"])["error"] for id_ in (broken.id, slow.id)}
+    assert errors[broken.id] == {"type": "ConnectionResetError", "message": "the model hung up"}
+    assert errors[slow.id]["type"] == "CancelledError"

@@ -1,0 +1,120 @@
+"""The client's keywords and payloads, and what importing it costs an agent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from array import array
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from tracker_daemon.client import DecisionTracker, keywords
+from tracker_daemon.client.payload import check, new_id, written
+from tracker_daemon.errors import InvalidPayload
+from tracker_daemon.messages import decode
+from tracker_daemon.messages.decode import DecisionFields, OutcomeFields
+from tracker_daemon.messages.records import Contract
+from tracker_daemon.queries import QUESTIONS
+
+MADE: dict[str, Any] = {
+    "agent_name": "momentum",
+    "decision_type": "signal",
+    "symbol": "BTC",
+    "prompt": "Buy?",
+    "response": "Buy.",
+    "model": "gpt-x",
+}
+ALIASES = {"decision_id", "created_at", "metadata", "outcome_pnl", "observed_at"}
+
+
+def read(**fields: Any) -> Any:
+    """What a daemon makes of a decision with these fields."""
+    message = written("llm.decisions", {**MADE, **fields})
+    return decode(message, Contract(embedding_dimensions=3))
+
+
+def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() -> None:
+    made = set(keywords.Decision.__annotations__) - {"extra"}
+    assert made == set(DecisionFields.__struct_fields__) - ALIASES
+    known = {"decision_id", "outcome", "pnl"}
+    told = set(keywords.Event.__annotations__) - {"extra"}
+    assert told | known == set(OutcomeFields.__struct_fields__) - {"id", "outcome_pnl", "observed_at"}
+    for kind, question in ((keywords.Maturing, "stats"), (keywords.Listing, "recent")):
+        fields = set(QUESTIONS[question].__struct_fields__)
+        assert set(kind.__annotations__) | {"agent_name"} == fields - {"group_by"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Decimal("250.12345678"), "250.12345678"),
+        (Decimal("1E+3"), "1000"),
+        (0.1, "0.1"),
+        ("0.10", "0.1"),
+        (12, "12"),
+        (array("d", [1.25])[0], "1.25"),
+    ],
+)
+def test_money_keeps_every_digit(given: Any, kept: str) -> None:
+    assert read(pnl=given).first_outcome.pnl == Decimal(kept)
+
+
+@pytest.mark.parametrize("given", [float("nan"), float("inf"), Decimal("nan"), "many", True])
+def test_what_is_no_number_is_not_taken_for_none(given: Any) -> None:
+    fields = {**MADE, "pnl": given}
+    with pytest.raises(InvalidPayload, match="invalid_field at pnl"):
+        check(written("llm.decisions", fields), fields)
+
+
+def test_arrays_are_lists() -> None:
+    """Those of numpy, pandas and torch have `tolist`, as that of the standard library has."""
+    fields = {**MADE, "prompt_embedding": array("f", [1, -0.5, 0.25]), "context": {"seen": array("l", [3])}}
+    message = written("llm.decisions", fields)
+    check(message, fields)
+    payload = msgspec.json.decode(message.payload)
+    assert (payload["prompt_embedding"], payload["context"]) == ([1, -0.5, 0.25], {"seen": [3]})
+
+
+def test_an_unknown_field_is_said_as_extra_and_overrides_nothing() -> None:
+    decision = read(extra={"temperature": 0.2, "symbol": "ETH"})
+    assert (decision.symbol, decision.extra) == ("BTC", '{"temperature":0.2}')
+
+
+def test_ids_are_ordered_by_time() -> None:
+    ids = [new_id() for _ in range(100)]
+    assert sorted(ids, key=lambda id_: id_.int >> 64) == ids
+    assert {id_.version for id_ in ids} == {7}
+    assert len(set(ids)) == 100
+
+
+async def test_keywords_that_do_not_exist_or_are_missing_are_refused_as_pythons_are() -> None:
+    tracker: Any = DecisionTracker.over_nats("nats://127.0.0.1:1")
+    for call, word in (
+        (tracker.track_decision(**MADE, confidance=0.8), "unexpected keyword argument 'confidance'"),
+        (tracker.track_signal_decision(agent_name="momentum"), "missing a required .*: 'model'"),
+        (tracker.track_risk_decision(**MADE, approved=True), "unexpected .*'decision_type'"),
+        (tracker.update_decision_outcome(UUID(int=7), "SUCCESS", when=1), "unexpected .*'when'"),
+    ):
+        with pytest.raises(TypeError, match=word):
+            await call
+    with pytest.raises(TypeError, match=r"decision\(\) got an unexpected keyword argument 'response'"):
+        tracker.decision(**MADE)
+    await tracker.close()
+
+
+def test_an_agent_loads_what_it_needs() -> None:
+    """Neither side's driver before there is a tracker, and no part of the daemon over NATS."""
+    script = """
+import sys
+from tracker_daemon.client import DecisionTracker
+print(*sorted({"nats", "structlog", "prometheus_client", "tracker_daemon.store"} & sys.modules.keys()))
+DecisionTracker.over_nats("nats://127.0.0.1:1")
+print(*sorted({"nats", "structlog", "prometheus_client", "tracker_daemon.store"} & sys.modules.keys()))
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["", "nats"]

@@ -1,0 +1,154 @@
+"""A tracker's side for agents that know NATS alone: publish to the stream, ask the daemons."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_type_hints
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import Header
+from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
+
+from tracker_daemon.errors import InvalidPayload, InvalidQuestion, TrackerError, Unavailable
+from tracker_daemon.queries import QUESTIONS, as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+
+    from tracker_daemon.client.side import Asked
+    from tracker_daemon.messages import Message
+
+CONNECT_SECONDS: Final = 5.0
+RECONNECT_WAIT_SECONDS: Final = 1
+ACK_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 30.0
+"""Longer than the daemon lets a question wait and take."""
+CLOSE_SECONDS: Final = 2.0
+
+T = TypeVar("T")
+
+_ASKED: Final[dict[type, tuple[str, Any]]] = {
+    kind: (name, get_type_hints(kind.answer, localns={"Connection": Any})["return"])
+    for name, kind in QUESTIONS.items()
+}
+
+
+class OverNats:
+    """Publishes until the stream acknowledges, and asks by request and reply."""
+
+    def __init__(self, servers: Sequence[str] | Client, subjects: Mapping[str, str], questions: str) -> None:
+        """Connect when there is need, or use a client that stays its owner's.
+
+        `subjects`: those of the installation by those of the contract. `questions`: what stands before the
+        name of a question.
+        """
+        self._servers = [] if isinstance(servers, Client) else list(servers)
+        self._client = servers if isinstance(servers, Client) else None
+        self._subjects = subjects
+        self._questions = questions
+        self._connecting = asyncio.Lock()
+        self._reason: str | None = None
+
+    async def send(self, messages: Sequence[Message]) -> list[TrackerError | None]:
+        """Publish side by side; each is safe once the stream has acknowledged it."""
+        jetstream = (await self._connected()).jetstream(timeout=ACK_SECONDS)
+        return await asyncio.gather(*(self._publish(jetstream, message) for message in messages))
+
+    async def ask(self, question: Asked[T]) -> T:
+        """Ask whichever daemon takes it."""
+        name, kind = _ASKED[type(question)]
+        client, subject = await self._connected(), f"{self._questions}.{name}"
+        try:
+            reply = await client.request(subject, as_json(question), ANSWER_SECONDS)
+        except nats.errors.NoRespondersError:
+            raise Unavailable(
+                f"no daemon answers {subject}: is one running, and lets itself be asked?"
+            ) from None
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"no answer to {subject}: {self._words(error)}") from error
+        return cast("T", _answer(reply, kind))
+
+    async def close(self) -> None:
+        """Close the connection, unless it is the owner's."""
+        if self._servers and self._client is not None:
+            await _close(self._client)
+
+    async def _publish(self, jetstream: JetStreamContext, message: Message) -> TrackerError | None:
+        subject = self._subjects[message.subject]
+        # The stream knows a message that was stored, but whose ack got lost, by this id.
+        headers = {Header.MSG_ID.value: str(message.identity)}
+        try:
+            await jetstream.publish(subject, message.payload, headers=headers)
+        except nats.js.errors.NoStreamResponseError:
+            return Unavailable(f"no stream takes {subject}: start a daemon, which makes it")
+        except (nats.errors.MaxPayloadError, nats.js.errors.BadRequestError) as error:
+            return InvalidPayload(
+                "too_large", None, f"{len(message.payload)} bytes, NATS refuses them: {error}"
+            )
+        except (nats.errors.Error, OSError) as error:
+            return Unavailable(f"{subject} is not acknowledged: {self._words(error)}")
+        return None
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            if self._servers and (self._client is None or self._client.is_closed):
+                self._client = await self._connect()
+        client = cast("Client", self._client)
+        if not client.is_connected:
+            raise Unavailable(f"NATS is away: {self._reason or 'the client that was given is not connected'}")
+        return client
+
+    async def _connect(self) -> Client:
+        client = Client()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.connect(
+                    self._servers,
+                    name="tracker-client",
+                    error_cb=self._note,
+                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+                    max_reconnect_attempts=-1,
+                )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            where = ", ".join(server.rpartition("@")[2] for server in self._servers)
+            raise Unavailable(f"NATS at {where} is out of reach: {self._words(error)}") from error
+        finally:
+            if not client.is_connected:
+                await _close(client)
+        return client
+
+    async def _note(self, error: Exception) -> None:
+        self._reason = str(error) or type(error).__name__
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError) and self._client is not None and self._client.is_connected:
+            return "no answer in time"
+        return self._reason or str(error) or type(error).__name__
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+    except (nats.errors.Error, OSError, TimeoutError):
+        return
+
+
+def _answer(reply: Msg, kind: Any) -> Any:
+    headers = reply.headers or {}
+    code, words = headers.get(ERROR_CODE_HEADER), headers.get(ERROR_HEADER)
+    match code:
+        case None:
+            return msgspec.json.decode(reply.data, type=kind)
+        case "404":
+            return None
+        case "400" | "413":
+            raise InvalidQuestion(str(words))
+        case _:
+            raise Unavailable(f"the daemon cannot answer ({code}): {words}")

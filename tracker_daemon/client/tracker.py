@@ -1,0 +1,233 @@
+"""The tracker: what an agent decided, what came of it, and what the record says of both."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tracker_daemon.client import keywords
+from tracker_daemon.client.call import Call
+from tracker_daemon.client.outbox import Outbox
+from tracker_daemon.client.payload import check, new_id, written
+from tracker_daemon.errors import InvalidPayload
+from tracker_daemon.messages import Contract
+from tracker_daemon.queries import Page, as_json, parse, questions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Unpack
+    from uuid import UUID
+
+    from nats.aio.client import Client
+
+    from tracker_daemon.client.side import Asked, Side
+    from tracker_daemon.queries import Stats, Told, Whole
+    from tracker_daemon.redaction import Redactor
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Question = TypeVar("Question", bound=Struct)
+
+MAX_QUEUED_BYTES: Final = 32 << 20
+CLOSE_SECONDS: Final = 5.0
+_CONTRACT: Final = Contract()
+
+
+class DecisionTracker:
+    """Records decisions and outcomes without ever holding up or breaking an agent, and asks about them.
+
+    Tracking returns at once: what cannot be handed over yet waits in a bounded queue, and what has no room
+    there is counted in `dropped`. With `confirm` a call returns once its message is safe (the stream has it,
+    or PostgreSQL a committed row), and raises if it is not: `InvalidPayload` for a value that the contract
+    refuses, `Unavailable` if that took too long, while it goes on waiting in the queue. Questions raise
+    `InvalidQuestion`, and `Unavailable` where nobody answers now.
+    """
+
+    def __init__(self, side: Side, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
+        """Stand on a side, see `over_nats` and `on_postgres`; nothing is connected before there is need."""
+        self._side = side
+        self._outbox = Outbox(side, max_queued_bytes)
+
+    @classmethod
+    def over_nats(
+        cls,
+        servers: str | Sequence[str] | Client,
+        *,
+        decisions_subject: str = _CONTRACT.decisions_subject,
+        outcomes_subject: str = _CONTRACT.outcomes_subject,
+        query_subject: str = "llm.query",
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> Self:
+        """Publish to the daemons' stream, and ask the daemons.
+
+        `servers`: URLs, or one text of them with commas, or a connected client of the caller's, which brings
+        TLS and login, and stays open in the end.
+        """
+        from tracker_daemon.client.over_nats import OverNats  # noqa: PLC0415 - each side loads its own driver
+
+        subjects = {
+            _CONTRACT.decisions_subject: decisions_subject,
+            _CONTRACT.outcomes_subject: outcomes_subject,
+        }
+        if isinstance(servers, str):
+            servers = servers.split(",")
+        return cls(OverNats(servers, subjects, query_subject), max_queued_bytes)
+
+    @classmethod
+    def on_postgres(
+        cls, dsn: str, *, redactor: Redactor | None = None, max_queued_bytes: int = MAX_QUEUED_BYTES
+    ) -> Self:
+        """Write to a migrated database as the daemon does, and ask it; no NATS, no daemon is needed.
+
+        `redactor` cuts out of messages what must not be kept; the daemon's settings do not reach here.
+        """
+        from tracker_daemon.client.on_postgres import OnPostgres  # noqa: PLC0415 - the same
+
+        return cls(OnPostgres(dsn, redactor), max_queued_bytes)
+
+    async def __aenter__(self) -> Self:
+        """Do nothing yet."""
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    @property
+    def dropped(self) -> int:
+        """Decisions and outcomes that were not recorded: the queue was full, or they were refused."""
+        return self._outbox.dropped
+
+    async def flush(self) -> None:
+        """Return once everything tracked before is safe, or dropped, however long that takes."""
+        await self._outbox.flush()
+
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Flush for so long at most, and disconnect; what is left then is dropped."""
+        await self._outbox.close(seconds)
+
+    async def track_decision(self, *, confirm: bool = False, **fields: Unpack[keywords.Decision]) -> UUID:
+        """Record a decision, made now unless it has a `timestamp`; return its `id`, given or made here."""
+        return await self._decide("track_decision", keywords.Decision, fields, confirm)
+
+    async def track_signal_decision(
+        self, *, confirm: bool = False, **fields: Unpack[keywords.Signal]
+    ) -> UUID:
+        """Record a decision of the type `signal`."""
+        return await self._decide(
+            "track_signal_decision", keywords.Signal, fields, confirm, decision_type="signal"
+        )
+
+    async def track_risk_decision(
+        self, *, approved: bool, confirm: bool = False, **fields: Unpack[keywords.Answered]
+    ) -> UUID:
+        """Record a decision of the type `risk_approval`, with the action `APPROVE` or `VETO`."""
+        return await self._decide(
+            "track_risk_decision",
+            keywords.Answered,
+            fields,
+            confirm,
+            decision_type="risk_approval",
+            action="APPROVE" if approved else "VETO",
+        )
+
+    def decision(self, **fields: Unpack[keywords.CallOf]) -> Call:
+        """A block that asks a model, `async with tracker.decision(…) as d:`; set `d.response` and more in it.
+
+        It is tracked when it ends, with its `latency_ms`. If it ends in an exception, which goes on, the
+        decision has the exception in `extra`, and the response that was set before, if any.
+        """
+        keywords.check("decision", fields, keywords.CallOf)
+        return Call(fields.get("id") or new_id(), dict(fields), self.track_decision)
+
+    async def update_decision_outcome(
+        self,
+        decision_id: UUID,
+        outcome: Literal["SUCCESS", "FAILURE", "PENDING"],
+        pnl: keywords.Number | None = None,
+        *,
+        confirm: bool = False,
+        **fields: Unpack[keywords.Event],
+    ) -> None:
+        """Record what came of a decision, seen now unless it has a `timestamp`; the latest outcome shows."""
+        keywords.check("update_decision_outcome", fields, keywords.Event)
+        known = {"decision_id": decision_id, "outcome": outcome, "pnl": pnl}
+        await self._track(_CONTRACT.outcomes_subject, fields | known, confirm)
+
+    async def get_decision_stats(
+        self, agent_name: str | None = None, **conditions: Unpack[keywords.Maturing]
+    ) -> Stats:
+        """The statistics of these decisions, all together; `ask` has groups, and tells what was left out."""
+        answer = await self.ask(_question(questions.Stats, agent_name, conditions))
+        return answer.groups[0]
+
+    async def get_recent_decisions(
+        self, agent_name: str | None = None, **conditions: Unpack[keywords.Listing]
+    ) -> Page[Told]:
+        """The latest decisions, 20 unless there is a `limit`."""
+        return await self._list(_question(questions.Recent, agent_name, conditions))
+
+    async def get_successful_decisions(
+        self, agent_name: str | None = None, **conditions: Unpack[keywords.Listing]
+    ) -> Page[Told]:
+        """The successful decisions, the greatest P&L first."""
+        return await self._list(_question(questions.Successful, agent_name, conditions))
+
+    async def get_failed_decisions(
+        self, agent_name: str | None = None, **conditions: Unpack[keywords.Listing]
+    ) -> Page[Told]:
+        """The failed decisions, the greatest loss first."""
+        return await self._list(_question(questions.Failed, agent_name, conditions))
+
+    async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
+        """One decision with its ledger of outcomes, at a time or now; None: there is none."""
+        return await self.ask(questions.One(id=decision_id, as_of=as_of))
+
+    async def ask(self, question: Asked[T]) -> T:
+        """Ask any question of `tracker_daemon.queries.QUESTIONS` as it is answered there."""
+        return await self._side.ask(question)
+
+    async def _list(self, question: questions.Recent | questions.Successful | questions.Failed) -> Page[Told]:
+        """As many as were asked for: over NATS a page ends where a message is full."""
+        page = await self.ask(question)
+        while page.cursor is not None and len(page.rows) < question.limit:
+            rest = replace(question, limit=question.limit - len(page.rows), cursor=page.cursor)
+            more = await self.ask(rest)
+            page = Page(page.rows + more.rows, more.cursor)
+        return page
+
+    async def _decide(self, method: str, kind: Any, given: Any, confirm: bool, **more: str) -> UUID:
+        keywords.check(method, given, kind)
+        id_: UUID = given.get("id") or new_id()
+        await self._track(_CONTRACT.decisions_subject, {**given, **more, "id": id_}, confirm)
+        return id_
+
+    async def _track(self, subject: str, fields: Mapping[str, Any], confirm: bool) -> None:
+        try:
+            message = written(subject, fields)
+        except InvalidPayload as error:
+            if confirm:
+                raise
+            self._outbox.drop(error)
+            return
+        try:
+            check(message, fields)
+        except InvalidPayload as error:
+            if confirm:
+                raise
+            log.warning("a daemon will keep this as a dead letter: %s", error)
+        entry = self._outbox.put(message)
+        if confirm:
+            await self._outbox.confirm(entry)
+
+
+def _question(kind: type[Question], agent_name: str | None, conditions: Mapping[str, Any]) -> Question:
+    return parse(as_json({**conditions, "agent_name": agent_name}), kind)
