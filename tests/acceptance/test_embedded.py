@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 
 from tests.acceptance.command import PATIENCE_SECONDS, SCRIPT, tracker, until
 from tests.factory import decision
+from tracker_daemon.client import DecisionTracker
 from tracker_daemon.signals import STOPS
 
 if TYPE_CHECKING:
@@ -101,12 +103,23 @@ async def test_embedded_servers_come_and_go_with_the_daemon_and_keep_their_data(
     assert processes_in(folder) == []
 
 
+async def continued(source: str, servers: str) -> None:
+    """Run what the README's agent does next with its tracker."""
+    async with DecisionTracker.over_nats(servers) as tracker:
+
+        async def ask_model(_: str) -> str:
+            return "Wait."
+
+        names = {"tracker": tracker, "prompt": "Now?", "ask_model": ask_model}
+        await eval(compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)  # noqa: S307
+
+
 async def test_the_agent_of_the_readme_is_recorded_as_it_says(
-    run: Run, basics: dict[str, str], folder: Path
+    run: Run, basics: dict[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = README.read_text("utf-8")
-    [(agent, query, answer)] = re.findall(
-        r"(?s)```python\n(.+?)```.+```sql\n(.+?)```\s+```\n.+?-\n(.+?)\n```", readme
+    [(agent, query, answer, more)] = re.findall(
+        r"(?s)```python\n(.+?)```.+```sql\n(.+?)```\s+```\n.+?-\n(.+?)\n```.+```python\n(.+?)```", readme
     )
     daemon = await (await run(basics, "--embedded", "--data-dir", folder)).ready()
     servers = await addresses(daemon)
@@ -121,6 +134,12 @@ async def test_the_agent_of_the_readme_is_recorded_as_it_says(
         return rows == [re.split(r"\s*\|\s*", answer.strip())]
 
     await until("the row is the one that is shown", as_shown)
+    await continued(more, servers["nats.servers"])
+    _, total_pnl = capsys.readouterr().out.split()
+    assert total_pnl == "250.50000000"
+    timed = "SELECT latency_ms FROM llm_decisions WHERE response = 'Wait.'"
+    await until("the model's answer is recorded", lambda: sql.fetchval(f"SELECT EXISTS ({timed})"))
+    assert await sql.fetchval(timed) >= 0
     await sql.close()
     assert await daemon.stop() == 0
 

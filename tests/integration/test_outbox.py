@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import nats
 import pytest
+from nats.js.api import StreamConfig
 
 from tests.acceptance.stream import Stream, stream_on
 from tests.servers import Away
@@ -129,6 +130,23 @@ async def test_a_stream_that_comes_later_gets_what_was_tracked_before(
         assert await stored(stream) == 1
 
 
+async def test_what_waits_holds_up_only_its_flush(stream: Stream) -> None:
+    """A stream that takes decisions alone gets them; their outcomes wait until it takes those too."""
+    js = stream.client.jetstream()
+    config = StreamConfig(name=stream.name, subjects=[stream.decisions], max_bytes=1 << 20)
+    await js.add_stream(config)
+    async with over_nats(stream) as tracker:
+        await tracker.update_decision_outcome(uuid4(), "SUCCESS")
+        await tracker.track_decision(**SAID)
+        flushing = asyncio.create_task(tracker.flush())
+        await stream.holds(1)
+        assert not flushing.done()
+        await js.update_stream(config.evolve(subjects=[stream.decisions, stream.outcomes]))
+        await flushing
+        assert await stored(stream) == 2
+        assert tracker.dropped == 0
+
+
 async def test_a_message_whose_ack_was_lost_is_stored_once(
     stream: Stream, dsn: str, sql: asyncpg.Connection
 ) -> None:
@@ -182,7 +200,10 @@ async def test_what_breaks_the_contract_breaks_no_agent(
     assert await stored(stream) == 1
     letters = await sql.fetch("SELECT reason, field FROM llm_dead_letters")
     assert [tuple(letter) for letter in letters] == [("invalid_field", "confidence")]
-    assert caplog.text.count("a daemon will keep this as a dead letter: invalid_field at confidence") == 2
+    assert (
+        caplog.text.count("this goes to the dead letters: invalid_field at confidence: expected a decimal")
+        == 2
+    )
 
 
 async def test_the_end_is_bounded_and_counts_what_is_left(

@@ -70,13 +70,13 @@ def test_what_is_no_number_is_not_taken_for_none(given: Any) -> None:
         check(written("llm.decisions", fields), fields)
 
 
-def test_arrays_are_lists() -> None:
-    """Those of numpy, pandas and torch have `tolist`, as that of the standard library has."""
-    fields = {**MADE, "prompt_embedding": array("f", [1, -0.5, 0.25]), "context": {"seen": array("l", [3])}}
+def test_arrays_are_lists_and_keys_texts() -> None:
+    """Arrays of numpy, pandas and torch have `tolist`, as that of the standard library has."""
+    fields = {**MADE, "prompt_embedding": array("f", [1, -0.5, 0.25]), "context": {7: array("l", [3])}}
     message = written("llm.decisions", fields)
     check(message, fields)
     payload = msgspec.json.decode(message.payload)
-    assert (payload["prompt_embedding"], payload["context"]) == ([1, -0.5, 0.25], {"seen": [3]})
+    assert (payload["prompt_embedding"], payload["context"]) == ([1, -0.5, 0.25], {"7": [3]})
 
 
 def test_an_unknown_field_is_said_as_extra_and_overrides_nothing() -> None:

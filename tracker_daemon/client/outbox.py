@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import tenacity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_MESSAGES: Final = 256
+BATCH_BYTES: Final = 1 << 20
 CONFIRM_SECONDS: Final = 10.0
 RETRY_CAP_SECONDS: Final = 5.0
 
@@ -108,7 +110,7 @@ class Outbox:
         )
         while self._entries:
             # They stay in the queue, in their places, until it is known what became of them.
-            batch = [entry for entry, _ in zip(self._entries, range(BATCH_MESSAGES), strict=False)]
+            batch = self._batch()
             await retrying(self._attempt, batch)
             for _ in batch:
                 self._take()
@@ -132,6 +134,17 @@ class Outbox:
                 self._drop(error, entry)
         if again := [error for error in errors if isinstance(error, Unavailable)]:
             raise again[0]
+
+    def _batch(self) -> list[Entry]:
+        """The next messages, as many as a slow connection can take before their acks are overdue."""
+        batch: list[Entry] = []
+        room = BATCH_BYTES
+        for entry in islice(self._entries, BATCH_MESSAGES):
+            room -= entry.size
+            if batch and room < 0:
+                break
+            batch.append(entry)
+        return batch
 
     def _take(self) -> Entry:
         entry = self._entries.popleft()

@@ -38,6 +38,7 @@ def written(subject: str, fields: Mapping[str, Any]) -> Message:
         payload = orjson.dumps(
             {name: _finite(value) for name, value in said.items() if value is not None},
             default=_exact,
+            option=orjson.OPT_NON_STR_KEYS,
         )
     except TypeError as error:
         raise InvalidPayload("invalid_json", None, f"cannot be written as JSON: {error}") from None

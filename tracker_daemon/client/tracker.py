@@ -13,7 +13,7 @@ from tracker_daemon.client.call import Call
 from tracker_daemon.client.outbox import Outbox
 from tracker_daemon.client.payload import check, new_id, written
 from tracker_daemon.errors import InvalidPayload
-from tracker_daemon.messages import Contract
+from tracker_daemon.messages import Contract, contract_field
 from tracker_daemon.queries import Page, as_json, parse, questions
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class DecisionTracker:
         query_subject: str = "llm.query",
         max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> Self:
-        """Publish to the daemons' stream, and ask the daemons.
+        """Publish to the daemons' stream, which confirms, unlike a daemon in core mode; ask the daemons.
 
         `servers`: URLs, or one text of them with commas, or a connected client of the caller's, which brings
         TLS and login, and stays open in the end.
@@ -223,7 +223,8 @@ class DecisionTracker:
         except InvalidPayload as error:
             if confirm:
                 raise
-            log.warning("a daemon will keep this as a dead letter: %s", error)
+            where = contract_field(error)
+            log.warning("this goes to the dead letters: %s at %s: %s", error.reason, where, error.detail)
         entry = self._outbox.put(message)
         if confirm:
             await self._outbox.confirm(entry)
