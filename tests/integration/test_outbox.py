@@ -16,11 +16,12 @@ from tests.acceptance.stream import Stream, stream_on
 from tests.servers import Away
 from tests.waiting import until
 from tracker_daemon.client import DecisionTracker, outbox
+from tracker_daemon.client import over_nats as over_nats_side
 from tracker_daemon.client.on_postgres import OnPostgres
 from tracker_daemon.client.over_nats import OverNats
 from tracker_daemon.client.payload import written
 from tracker_daemon.embedded import NatsServer
-from tracker_daemon.errors import InvalidPayload, Unavailable
+from tracker_daemon.errors import InvalidPayload, TrackerError, Unavailable
 from tracker_daemon.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -171,15 +172,52 @@ async def test_a_message_whose_ack_was_lost_is_stored_once(
 async def test_what_nats_will_never_take_holds_up_nothing(
     stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await stream.make()
+    """More than its connections take, and more than the stream does."""
+    config = StreamConfig(name=stream.name, subjects=[stream.decisions], max_bytes=8 << 20, max_msg_size=5000)
+    await stream.client.jetstream().add_stream(config)
     async with over_nats(stream) as tracker:
         await tracker.track_decision(**SAID | {"prompt": "p" * (2 << 20)})
-        with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
-            await tracker.track_decision(**SAID | {"prompt": "p" * (2 << 20)}, confirm=True)
+        for size in (2 << 20, 6000):
+            with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
+                await tracker.track_decision(**SAID | {"prompt": "p" * size}, confirm=True)
         await tracker.track_decision(**SAID, confirm=True)
-        assert tracker.dropped == 2
+        assert tracker.dropped == 3
         assert await stored(stream) == 1
     assert "is not recorded" in caplog.text
+
+
+async def test_a_publish_that_is_not_permitted_says_so(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(over_nats_side, "ACK_SECONDS", 0.2)
+    login = 'authorization { users: [{ user: agent, password: secret, permissions: { publish: "other" } }] }'
+    with NatsServer(data_dir, options=login) as server:
+        tracker = DecisionTracker.over_nats(server.url.replace("//", "//agent:secret@"))
+        await tracker.track_decision(**SAID)
+        await until(lambda: "decisions wait" in caplog.text)
+        await tracker.close(0)
+    assert "permissions violation for publish" in caplog.text.lower()
+    assert "secret" not in caplog.text
+
+
+async def test_what_postgresql_will_never_take_holds_up_nothing(
+    dsn: str, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even a dead letter of it, because of somebody's trigger."""
+    await sql.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no' USING ERRCODE = 'P7777'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON llm_decisions
+            FOR EACH ROW WHEN (NEW.symbol = 'ETH') EXECUTE FUNCTION refuse();
+        CREATE TRIGGER refuse BEFORE INSERT ON llm_dead_letters FOR EACH ROW EXECUTE FUNCTION refuse();
+    """)
+    async with DecisionTracker.on_postgres(dsn) as tracker:
+        with pytest.raises(TrackerError, match="PostgreSQL takes neither it nor its dead letter"):
+            await tracker.track_decision(**SAID | {"symbol": "ETH"}, confirm=True)
+        await tracker.track_decision(**SAID, confirm=True)
+        assert tracker.dropped == 1
+    assert "P7777" in caplog.text
+    assert await sql.fetchval("SELECT string_agg(symbol, ',') FROM llm_decisions") == "BTC"
 
 
 async def test_what_breaks_the_contract_breaks_no_agent(

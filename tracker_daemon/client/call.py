@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
     from uuid import UUID
 
     from tracker_daemon.client.keywords import Number
@@ -46,9 +45,7 @@ class Call:
         self._began = time.perf_counter()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
         """Track the decision; of a block that failed with what it has, and the error in `extra`."""
         latency = time.perf_counter() - self._began
         if kind is not None:

@@ -48,7 +48,7 @@ class OnPostgres:
             self._contract = await self._installed()
         deliveries = [_delivery(message, self._contract) for message in messages]
         results = await self._store.write(deliveries)
-        refused = TrackerError(f"PostgreSQL refuses it, as a dead letter too: {self._store.trouble}")
+        refused = TrackerError(f"PostgreSQL takes neither it nor its dead letter: {self._store.trouble}")
         return [refused if result == "released" else None for result in results]
 
     async def ask(self, question: Asked[T]) -> T:

@@ -112,6 +112,7 @@ class OverNats:
                     self._servers,
                     name="tracker-client",
                     error_cb=self._note,
+                    reconnected_cb=self._forget,
                     reconnect_time_wait=RECONNECT_WAIT_SECONDS,
                     max_reconnect_attempts=-1,
                 )
@@ -121,15 +122,19 @@ class OverNats:
         finally:
             if not client.is_connected:
                 await _close(client)
+        await self._forget()
         return client
 
     async def _note(self, error: Exception) -> None:
         self._reason = str(error) or type(error).__name__
 
+    async def _forget(self) -> None:
+        self._reason = None
+
     def _words(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError) and self._client is not None and self._client.is_connected:
-            return "no answer in time"
-        return self._reason or str(error) or type(error).__name__
+        """What the connection last said, a refusal of the server above all, tells more than silence."""
+        silent = isinstance(error, TimeoutError)
+        return self._reason or ("no answer in time" if silent else str(error) or type(error).__name__)
 
 
 async def _close(client: Client) -> None:

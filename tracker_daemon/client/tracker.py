@@ -19,7 +19,6 @@ from tracker_daemon.queries import Page, as_json, parse, questions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from types import TracebackType
     from typing import Unpack
     from uuid import UUID
 
@@ -76,7 +75,7 @@ class DecisionTracker:
             _CONTRACT.outcomes_subject: outcomes_subject,
         }
         if isinstance(servers, str):
-            servers = servers.split(",")
+            servers = [server.strip() for server in servers.split(",")]
         return cls(OverNats(servers, subjects, query_subject), max_queued_bytes)
 
     @classmethod
@@ -95,9 +94,7 @@ class DecisionTracker:
         """Do nothing yet."""
         return self
 
-    async def __aexit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.close()
 
