@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -108,7 +109,8 @@ async def test_postgresql_away_is_waited_out(
         async with Away(postgres_server, "killed"):
             for _ in range(1000):
                 await tracker.track_decision(**SAID)
-            await until(lambda: "cannot write, trying again" in caplog.text)
+            line = re.compile("event='cannot write, trying again' reason=.PostgreSQL")
+            await until(lambda: line.search(caplog.text))
             with pytest.raises(Unavailable, match="PostgreSQL"):
                 await tracker.get_recent_decisions()
         await tracker.flush()

@@ -90,7 +90,10 @@ def _tame_logs() -> None:
     """Send the store's lines where those of the standard library go: by itself structlog prints on stdout."""
     if not structlog.is_configured():
         structlog.configure(
-            processors=[structlog.stdlib.render_to_log_kwargs],
+            processors=[
+                structlog.processors.format_exc_info,
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
             wrapper_class=structlog.stdlib.BoundLogger,
             logger_factory=structlog.stdlib.LoggerFactory(),
         )
