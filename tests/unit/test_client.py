@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from array import array
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -61,6 +62,33 @@ def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() ->
 )
 def test_money_keeps_every_digit(given: Any, kept: str) -> None:
     assert read(pnl=given).first_outcome.pnl == Decimal(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("prompt_embedding", 5),
+        ("response", None),
+        ("context", [1]),
+        ("timestamp", "yesterday"),
+        ("extra", 5),
+        ("extra", {"new": object()}),
+        ("prompt", "\ud800"),
+        ("tokens_used", 2**70),
+    ],
+)
+def test_whatever_is_given_is_an_invalid_payload_at_worst(name: str, given: Any) -> None:
+    fields = {**MADE, name: given}
+    with pytest.raises(InvalidPayload):
+        check(written("llm.decisions", fields), fields)
+
+
+def test_its_time_is_that_of_the_call() -> None:
+    """Unless another is given; None is none."""
+    before = datetime.now(UTC)
+    payload = msgspec.json.decode(written("llm.decisions", {**MADE, "timestamp": None}).payload)
+    assert before <= datetime.fromisoformat(payload["timestamp"]) <= datetime.now(UTC)
+    assert read(timestamp="2026-11-23T10:00:00Z").created_at == datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("given", [float("nan"), float("inf"), Decimal("nan"), "many", True])

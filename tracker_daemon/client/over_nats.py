@@ -28,7 +28,7 @@ CONNECT_SECONDS: Final = 5.0
 RECONNECT_WAIT_SECONDS: Final = 1
 ACK_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0
-"""Longer than the daemon lets a question wait and take."""
+"""Longer than a daemon, unless told otherwise, lets a question wait and take."""
 CLOSE_SECONDS: Final = 2.0
 
 T = TypeVar("T")
@@ -150,7 +150,10 @@ def _answer(reply: Msg, kind: Any) -> Any:
     code, words = headers.get(ERROR_CODE_HEADER), headers.get(ERROR_HEADER)
     match code:
         case None:
-            return msgspec.json.decode(reply.data, type=kind)
+            try:
+                return msgspec.json.decode(reply.data, type=kind)
+            except msgspec.MsgspecError as error:
+                raise Unavailable(f"the answer is of another version than this client: {error}") from error
         case "404":
             return None
         case "400" | "413":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sized
 from datetime import UTC, datetime
 from decimal import Decimal
 from secrets import token_bytes
@@ -31,14 +32,11 @@ def written(subject: str, fields: Mapping[str, Any]) -> Message:
     Its time is now unless told otherwise, not when it leaves the queue. What is None is left out.
     """
     now = time.time_ns()
-    said: dict[str, Any] = {"timestamp": datetime.fromtimestamp(now / 1e9, UTC)}
-    said |= {**(fields.get("extra") or {}), **fields}
-    said.pop("extra", None)
+    said = {name: _finite(value) for name, value in fields.items() if value is not None}
+    said.setdefault("timestamp", datetime.fromtimestamp(now / 1e9, UTC))
     try:
         payload = orjson.dumps(
-            {name: _finite(value) for name, value in said.items() if value is not None},
-            default=_exact,
-            option=orjson.OPT_NON_STR_KEYS,
+            {**said.pop("extra", {}), **said}, default=_exact, option=orjson.OPT_NON_STR_KEYS
         )
     except TypeError as error:
         raise InvalidPayload("invalid_json", None, f"cannot be written as JSON: {error}") from None
@@ -51,7 +49,7 @@ def check(message: Message, fields: Mapping[str, Any]) -> None:
     How many bytes, and how many numbers in an embedding, is up to the installation.
     """
     embedding = fields.get("prompt_embedding")
-    dimensions = 0 if embedding is None else len(embedding)
+    dimensions = len(embedding) if isinstance(embedding, Sized) else 0
     decode(message, Contract(max_payload_bytes=sys.maxsize, embedding_dimensions=dimensions))
 
 
