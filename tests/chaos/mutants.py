@@ -49,5 +49,8 @@ WITHOUT_ISOLATION = Mutant(
     "lets one bad row take its batch down",
     "store/isolation.py",
     "if len(part) == 1:\n                    verdicts.append(poison(part[0], error))\n",
-    "if True:\n                    verdicts += [poison(item, error) for item in part]\n",
+    "if True:\n"
+    "                    from tracker_daemon.errors import InvalidPayload\n"
+    '                    why = InvalidPayload("rejected_by_database", None, str(error))\n'
+    "                    verdicts += [why] * len(part)\n",
 )
