@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from tracker_daemon import __version__
-from tracker_daemon.cli import check, dead_letters, demo, migrate, prune, run, verify
+from tracker_daemon.cli import (
+    check,
+    dead_letters,
+    decisions,
+    demo,
+    migrate,
+    prune,
+    run,
+    stats,
+    verify,
+)
 from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
 
 app = typer.Typer(
@@ -24,6 +34,11 @@ app.command()(migrate.migrate)
 app.command()(check.check)
 app.command()(verify.verify)
 app.command()(prune.prune)
+app.command()(stats.stats)
+app.command("recent")(decisions.recent)
+app.command("successful")(decisions.successful)
+app.command("failed")(decisions.failed)
+app.command()(decisions.show)
 app.add_typer(dead_letters.app, name="dead-letters")
 
 

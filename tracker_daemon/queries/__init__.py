@@ -19,7 +19,7 @@ from tracker_daemon.queries.monitoring import (
     latency_by_model,
     volume_by_agent,
 )
-from tracker_daemon.queries.page import Page
+from tracker_daemon.queries.page import MAX_LIMIT, Page
 from tracker_daemon.queries.pool import Busy, Reader
 from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matured, parse
 from tracker_daemon.queries.reading import reading
@@ -28,6 +28,7 @@ from tracker_daemon.queries.stats import KEYS, Answer, Key, Stats, decision_stat
 
 __all__ = [
     "KEYS",
+    "MAX_LIMIT",
     "QUESTIONS",
     "Answer",
     "Bucket",
