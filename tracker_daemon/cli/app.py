@@ -13,6 +13,7 @@ from tracker_daemon.cli import (
     dead_letters,
     decisions,
     demo,
+    export,
     migrate,
     prune,
     run,
@@ -39,6 +40,7 @@ app.command("recent")(decisions.recent)
 app.command("successful")(decisions.successful)
 app.command("failed")(decisions.failed)
 app.command()(decisions.show)
+app.command()(export.export)
 app.add_typer(dead_letters.app, name="dead-letters")
 
 

@@ -10,6 +10,7 @@ from tracker_daemon.queries.decisions import (
     recent_decisions,
     successful_decisions,
 )
+from tracker_daemon.queries.export import count_decisions, export_decisions
 from tracker_daemon.queries.filter import Filter
 from tracker_daemon.queries.monitoring import (
     Latency,
@@ -51,8 +52,10 @@ __all__ = [
     "as_json",
     "calibration",
     "confidence_vs_outcome",
+    "count_decisions",
     "decision",
     "decision_stats",
+    "export_decisions",
     "failed_decisions",
     "latency_by_model",
     "matured",
