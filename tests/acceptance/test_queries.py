@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import os
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -11,7 +13,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
-from tests.acceptance.command import Finished, tracker
+from tests.acceptance.command import SCRIPT, Finished, tracker
 from tests.factory import decision, deliver, outcome
 from tests.record import BEGIN, drawdown, given, grouped, known, mean, percentile
 from tracker_daemon.store import Store
@@ -123,11 +125,22 @@ class TestStats:
         text = await ask(asked, "stats", "--group-by", "day")
         lines = table(text)
         assert [line[0] for line in lines[1 : 1 + len(days)]] == sorted(days)
-        assert "total_pnl by day, 2026-01-01 to 2026-01-10" in text
-        [spark] = lines[-1]
+        assert ["2026-01-01", "to", "2026-01-10", "least", "greatest"] in lines
+        spark, least, greatest = lines[-1]
         pnl = [sum(given(days[day], "pnl")) for day in sorted(days)]
+        assert Decimal(least.replace(",", "")) == min(pnl)
+        assert Decimal(greatest.replace(",", "")) == max(pnl)
         assert len(spark) == len(pnl)
         assert (spark.index("█"), spark.index("▁")) == (pnl.index(max(pnl)), pnl.index(min(pnl)))
+
+    async def test_decisions_without_a_time_have_no_day(
+        self, asked: dict[str, str], record: asyncpg.Connection
+    ) -> None:
+        """Adopted ones."""
+        await record.execute("UPDATE llm_decisions SET created_at = NULL")
+        rows = await known(record)
+        [header, line] = table(await ask(asked, "stats", "--group-by", "day"))
+        assert (header[0], line[:2]) == ("day", ["-", str(len(rows))])
 
     async def test_as_of_and_maturity(self, asked: dict[str, str], record: asyncpg.Connection) -> None:
         as_of = BEGIN.replace(day=9)
@@ -264,6 +277,22 @@ class TestShow:
         listed = await ask(asked, "recent")
         assert "\x1b" not in listed
         assert "[bold]x" in listed
+
+    @pytest.mark.parametrize("arguments", [("recent", "--json"), ("recent", "--csv"), ("export",)])
+    async def test_a_terminal_is_not_controlled_by_what_programs_get(
+        self, arguments: tuple[str, ...], asked: dict[str, str], dsn: str
+    ) -> None:
+        store = Store(dsn)
+        await store.write(deliver(decision(prompt="a\x1b[2J\x9b2Jb")))
+        await store.close()
+        reading, writing = os.openpty()
+        process = await asyncio.create_subprocess_exec(SCRIPT, *arguments, env=asked, stdout=writing)
+        assert await process.wait() == 0
+        os.close(writing)
+        shown = os.read(reading, 1 << 16).decode()
+        os.close(reading)
+        assert r"a\u001b[2J\u009b2Jb" in shown
+        assert not set(shown) & {"\x1b", "\x9b"}
 
     async def test_an_id_that_is_not_there(self, asked: dict[str, str], record: asyncpg.Connection) -> None:
         """Nor was at the time."""

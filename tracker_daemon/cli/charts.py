@@ -19,7 +19,7 @@ def interval_bar(rate: float, lower: float, upper: float, width: int = 15) -> st
 
 
 def sparkline(values: Sequence[Decimal | None], width: int = 60) -> str:
-    """Values from their least to their greatest, a gap where there is none.
+    """Values, of which there is one at least, from their least to their greatest, a gap for None.
 
     Where there are more than `width`, neighbours add up.
     """

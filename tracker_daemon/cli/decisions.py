@@ -125,9 +125,9 @@ def _page_as_table(page: Page[Told], *, first: bool) -> None:
     # Two lines a decision, so that 80 columns show the whole id; fixed, so that pages go on below each other.
     table = Table(box=None, pad_edge=False, show_header=first)
     table.add_column("id\nmade at", width=36)
-    table.add_column("agent\nmodel", width=17)
+    table.add_column("agent\nmodel", width=19)
     table.add_column("symbol\naction", width=9)
-    table.add_column("outcome\npnl", justify="right", width=12, no_wrap=True)
+    table.add_column("outcome\npnl", justify="right", width=10, overflow="fold")
     for told in page.rows:
         table.add_row(
             cell(told.id).append("\n").append(cell(told.created_at)),

@@ -96,7 +96,7 @@ def _print(told: Answer, keys: Sequence[Key]) -> None:
         out.print(_one(told.groups[0]))
     else:
         out.print(_many(told.groups, keys))
-        if "day" in keys:
+        if any(group.key.get("day") for group in told.groups):
             out.print(_days(told.groups, keys))
 
 
@@ -142,13 +142,17 @@ def _days(groups: Sequence[Stats], keys: Sequence[Key]) -> Table:
     others = [key for key in keys if key != "day"]
     for key in others:
         table.add_column(key, overflow="fold")
-    table.add_column(f"total_pnl by day, {days[0]} to {days[-1]}", no_wrap=True)
+    table.add_column(f"total_pnl by day,\n{days[0]} to {days[-1]}", no_wrap=True)
+    for name in ("least", "greatest"):
+        table.add_column(f"\n{name}", justify="right", no_wrap=True)
     lines: dict[tuple[str | None, ...], dict[str | None, Any]] = {}
     for group in groups:
         line = lines.setdefault(tuple(group.key[key] for key in others), {})
         line[group.key["day"]] = group.total_pnl
     for names, pnl in lines.items():
-        table.add_row(*map(cell, names), sparkline([pnl.get(str(day)) for day in days], 50))
+        known = [value for value in pnl.values() if value is not None]
+        ends = (number(end(known, default=None), "+") for end in (min, max))
+        table.add_row(*map(cell, names), sparkline([pnl.get(str(day)) for day in days], 36), *ends)
     return table
 
 
