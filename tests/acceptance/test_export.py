@@ -179,11 +179,12 @@ async def test_memory_does_not_grow_with_what_is_exported(
         assert file.stat().st_size > MUCH_BYTES
 
 
+@pytest.mark.parametrize("format_", ["jsonl", "parquet"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_an_end_in_the_middle_leaves_no_file(
-    number: signal.Signals, asked: dict[str, str], much: asyncpg.Connection, tmp_path: Path
+    format_: str, number: signal.Signals, asked: dict[str, str], much: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    file = tmp_path / "all.jsonl"
+    file = tmp_path / f"all.{format_}"
     process = await asyncio.create_subprocess_exec(SCRIPT, "export", file, env=asked, stdout=-1, stderr=-1)
 
     async def begun() -> bool:
@@ -231,6 +232,7 @@ async def test_a_file_that_is_there_is_replaced_only_by_force(
     [
         (".", "is no regular file: name another"),
         ("/dev/null", "is no regular file"),
+        ("n" * 300, "cannot be written: File name too long"),
         ("nowhere/record.jsonl", "cannot be written: No such file or directory"),
     ],
 )

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Annotated, Final, Literal
 
 import typer
@@ -43,7 +44,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(metavar="[FILE|-]", show_default=False, help="By default standard output.")
     ] = Path("-"),
-    format_: Annotated[
+    format_name: Annotated[
         Literal["jsonl", "parquet"] | None,
         typer.Option("--format", show_default=False, help="By default what FILE ends in, else jsonl."),
     ] = None,
@@ -61,17 +62,18 @@ def export(
     Exit code 1: it was stopped, or a server is away; there is no FILE then.
     """
     loaded = load(config_file, settings)
-    kind = _FORMATS[format_ or ("parquet" if file.suffix == ".parquet" else "jsonl")]
+    kind = _FORMATS[format_name or ("parquet" if file.suffix == ".parquet" else "jsonl")]
     try:
         if file == Path("-"):
             if kind is Parquet and sys.stdout.isatty():
                 raise typer.BadParameter("Parquet is not for a terminal: name a FILE, or redirect")
             to = _Terminal() if sys.stdout.isatty() else sys.stdout.buffer
-            asyncio.run(_export(loaded, wanted, kind(to, ledger=ledger), ledger=ledger))
+            with closing(kind(to, ledger=ledger)) as format_:
+                asyncio.run(_export(loaded, wanted, format_, ledger=ledger))
             sys.stdout.flush()
         else:
-            with _completed(file.resolve(), force=force) as to:
-                count = asyncio.run(_export(loaded, wanted, kind(to, ledger=ledger), ledger=ledger))
+            with _completed(file.resolve(), force=force) as to, closing(kind(to, ledger=ledger)) as format_:
+                count = asyncio.run(_export(loaded, wanted, format_, ledger=ledger))
             typer.echo(f"{count:,} decisions are in {file}", err=True)
     except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("stopped: the export is not complete", err=True)
@@ -97,26 +99,26 @@ async def _export(settings: Settings, wanted: Filter, format_: Format, *, ledger
                     format_.write(rows)
                     count += len(rows)
                     bar.update(shown, completed=count)
-    format_.close()
     return count
 
 
 @contextmanager
 def _completed(file: Path, *, force: bool) -> Iterator[Output]:
     """A file beside this one, which takes its place at the end; after an error or a signal there is none."""
-    _check(file, force=force)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    beside = file.with_name(f".{file.name}.{token_hex(4)}.part")
     try:
-        with beside.open("xb") as to:
-            yield to
-            to.flush()
-            os.fsync(to.fileno())
         _check(file, force=force)
-        beside.replace(file)
+        with beside.open("xb") as to:
+            try:
+                yield to
+                to.flush()
+                os.fsync(to.fileno())
+                _check(file, force=force)
+                beside.replace(file)
+            finally:
+                beside.unlink(missing_ok=True)
     except OSError as error:
         raise Unwritable(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _check(file: Path, *, force: bool) -> None:

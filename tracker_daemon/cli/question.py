@@ -86,6 +86,12 @@ def _parameter(name: str) -> inspect.Parameter:
     )
 
 
+def _text(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise typer.BadParameter("expected UTF-8")
+    return text
+
+
 def _decimal(text: str) -> Decimal:
     try:
         number = Decimal(text)
@@ -120,7 +126,7 @@ def _past(text: str) -> datetime:
 
 
 _PARSERS: Final[dict[Any, tuple[Callable[[str], Any] | None, str]]] = {
-    str: (None, "TEXT"),
+    str: (_text, "TEXT"),
     int: (None, "NUMBER"),
     Decimal: (_decimal, "NUMBER"),
     UUID: (None, "UUID"),
