@@ -212,6 +212,15 @@ async def test_whoever_stops_reading_is_no_defect(asked: dict[str, str], much: a
     assert await process.wait() == 1
 
 
+async def test_a_full_disk_is_a_sentence(asked: dict[str, str], much: asyncpg.Connection) -> None:
+    assert much
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 - a device
+        process = await asyncio.create_subprocess_exec(SCRIPT, "export", env=asked, stdout=full, stderr=-1)
+    _, err = await process.communicate()
+    assert err == b"tracker-daemon: the standard output cannot be written: No space left on device\n"
+    assert process.returncode == 1
+
+
 async def test_a_file_that_is_there_is_replaced_only_by_force(
     asked: dict[str, str], rich: list[Row], tmp_path: Path
 ) -> None:

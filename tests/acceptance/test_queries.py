@@ -324,6 +324,8 @@ def refused(ended: Finished, code: int) -> str:
         (("stats", "--group-by", "model,prompt"), 2, "cannot group by prompt; there are agent, model"),
         (("stats", "--min-pnl", "many"), 2, "many is no number"),
         (("stats", "--max-pnl", "NaN"), 2, "NaN is no number"),
+        (("stats", "--min-pnl", "1e200000"), 2, "1e200000 is no number that a column could hold"),
+        (("recent", "--agent", "\udcff"), 2, "expected UTF-8"),
         (("stats", "--context", "[1]"), 2, "expected a JSON object"),
         (("stats", "--context", "{"), 2, "expected a JSON object"),
         (("stats", "--outcome", "MAYBE"), 2, "expected one of SUCCESS, FAILURE, PENDING"),

@@ -75,6 +75,10 @@ def export(
             with _completed(file.resolve(), force=force) as to, closing(kind(to, ledger=ledger)) as format_:
                 count = asyncio.run(_export(loaded, wanted, format_, ledger=ledger))
             typer.echo(f"{count:,} decisions are in {file}", err=True)
+    except BrokenPipeError:
+        raise  # whoever has read enough is no trouble
+    except OSError as error:
+        raise Unwritable(f"the standard output cannot be written: {error.strerror}") from error
     except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("stopped: the export is not complete", err=True)
         raise typer.Exit(1) from None

@@ -97,8 +97,8 @@ def _decimal(text: str) -> Decimal:
         number = Decimal(text)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite():
-        raise typer.BadParameter(f"{text} is no number")
+    if not number.is_finite() or abs(number.adjusted()) > 100:  # asyncpg would send another one
+        raise typer.BadParameter(f"{text} is no number that a column could hold")
     return number
 
 
