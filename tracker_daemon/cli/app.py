@@ -9,6 +9,7 @@ import typer
 
 from tracker_daemon import __version__
 from tracker_daemon.cli import (
+    calibration,
     check,
     dead_letters,
     decisions,
@@ -40,6 +41,7 @@ app.command("recent")(decisions.recent)
 app.command("successful")(decisions.successful)
 app.command("failed")(decisions.failed)
 app.command()(decisions.show)
+app.command()(calibration.calibration)
 app.command()(export.export)
 app.add_typer(dead_letters.app, name="dead-letters")
 

@@ -20,7 +20,8 @@ from tracker_daemon.queries import KEYS, Answer, Filter, Key, Stats, decision_st
 _COLUMNS: Final = Stats.__struct_fields__[1:]  # the key has columns of its own
 
 
-def _keys(texts: list[str]) -> list[Key]:
+def keys_of(texts: list[str]) -> list[Key]:
+    """The keys that are given one by one, or with commas, by their own names or as the filter's options."""
     columns = {SHORT.get(key, key): key for key in KEYS} | {key: key for key in KEYS}
     names = [name.strip() for text in texts for name in text.split(",")]
     if unknown := [name for name in names if name not in columns]:
@@ -65,7 +66,7 @@ def stats(
     success_rate is successful / total, resolved_success_rate successful / (successful + failed), with its
     95 % Wilson interval. Hours and days are those of UTC. At most the 1000 largest groups.
     """
-    keys = _keys(group_by or [])
+    keys = keys_of(group_by or [])
     told = answer(
         load(config_file, settings),
         lambda connection: decision_stats(connection, wanted, keys, maturity=maturity),
