@@ -155,6 +155,21 @@ class TestStats:
         assert "too young" in for_programs.err
         assert len(for_programs.out.splitlines()) == 2
 
+    async def test_the_settings_of_questions_hold(
+        self, asked: dict[str, str], record: asyncpg.Connection
+    ) -> None:
+        """Where they are asked, and what is too young unless the command says otherwise."""
+        elsewhere = {
+            **asked,
+            "TRACKER_POSTGRES_DSN": "postgresql://127.0.0.1:1/nowhere",
+            "TRACKER_QUERY_DSN": asked["TRACKER_POSTGRES_DSN"],
+            "TRACKER_QUERY_MATURITY_SECONDS": str(86_400 * 3650),
+        }
+        rows = await known(record)
+        told = await tracker("stats", "--json", settings=elsewhere)
+        assert orjson.loads(told.out)["left_out"] == len(rows)
+        assert orjson.loads(await ask(elsewhere, "stats", "--maturity", "0s", "--json"))["left_out"] == 0
+
 
 FILTERS: dict[tuple[str, ...], Any] = {
     ("--agent", "\u00fcber", "--model", "gpt-x"): lambda r: (

@@ -16,7 +16,7 @@ from rich.text import Text
 from tracker_daemon.cli.charts import interval_bar
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
 from tracker_daemon.cli.output import Csv, console, number, print_csv, print_json, visible
-from tracker_daemon.cli.question import answer, filtered
+from tracker_daemon.cli.question import answer, filtered, window
 from tracker_daemon.cli.stats import GroupBy, Maturity, keys_of
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.queries import Bucket, Calibration, Calibrations, Filter
@@ -58,10 +58,11 @@ def calibration(
     brier_score is reliability - resolution + uncertainty + within_bucket_variance - within_bucket_covariance.
     Intervals are those of 95 %. CSV has the buckets.
     """
-    keys = keys_of(group_by or [])
+    keys, loaded = keys_of(group_by or []), load(config_file, settings)
+    mature = window(maturity, loaded)
     told = answer(
-        load(config_file, settings),
-        lambda connection: calibration_of(connection, wanted, keys, buckets=buckets, maturity=maturity),
+        loaded,
+        lambda connection: calibration_of(connection, wanted, keys, buckets=buckets, maturity=mature),
     )
     if plot:
         _draw(told.groups, plot)

@@ -6,13 +6,12 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import wraps
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
-import msgspec
 import orjson
 import typer
 
@@ -26,7 +25,7 @@ T = TypeVar("T")
 SHORT: Final = {"agent_name": "agent", "decision_type": "type", "session_id": "session"}
 """What the command line calls columns that have a long name."""
 
-_FIELDS: Final = {field.name: get_args(field.type)[0] for field in msgspec.structs.fields(Filter)}
+_FIELDS: Final = {name: get_args(kind)[0] for name, kind in get_type_hints(Filter).items()}
 _HELP: Final = {
     "context": 'Contained in this column, such as {"trend": "up"}.',
     "extra": "Contained in this column.",
@@ -53,10 +52,10 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def connected_to(settings: Settings) -> AbstractAsyncContextManager[Connection]:
-    """A connection to the database of the settings."""
-    return connected(
-        settings.postgres.dsn.get_secret_value(), statement_cache=settings.postgres.statement_cache
-    )
+    """A connection to where the settings say that questions are asked."""
+    # Without statement cache: each question is planned anew, and PgBouncer may stand in between.
+    dsn = settings.query.dsn or settings.postgres.dsn
+    return connected(dsn.get_secret_value(), statement_cache=False)
 
 
 def answer(settings: Settings, question: Callable[[Connection], Awaitable[T]]) -> T:
@@ -67,6 +66,11 @@ def answer(settings: Settings, question: Callable[[Connection], Awaitable[T]]) -
             return await question(connection)
 
     return asyncio.run(ask())
+
+
+def window(maturity: timedelta | None, settings: Settings) -> timedelta:
+    """The maturity window that was asked for, or that of the settings."""
+    return timedelta(seconds=settings.query.maturity_seconds) if maturity is None else maturity
 
 
 def _parameter(name: str) -> inspect.Parameter:

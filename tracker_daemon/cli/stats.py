@@ -14,7 +14,7 @@ from rich.text import Text
 from tracker_daemon.cli.charts import interval_bar, sparkline
 from tracker_daemon.cli.options import ConfigFile, Json, Set, age_or_time, load
 from tracker_daemon.cli.output import Csv, cell, console, number, print_csv, print_json
-from tracker_daemon.cli.question import SHORT, answer, filtered
+from tracker_daemon.cli.question import SHORT, answer, filtered, window
 from tracker_daemon.queries import KEYS, Answer, Filter, Key, Stats, decision_stats
 
 _COLUMNS: Final = Stats.__struct_fields__[1:]  # the key has columns of its own
@@ -66,10 +66,11 @@ def stats(
     success_rate is successful / total, resolved_success_rate successful / (successful + failed), with its
     95 % Wilson interval. Hours and days are those of UTC. At most the 1000 largest groups.
     """
-    keys = keys_of(group_by or [])
+    keys, loaded = keys_of(group_by or []), load(config_file, settings)
+    mature = window(maturity, loaded)
     told = answer(
-        load(config_file, settings),
-        lambda connection: decision_stats(connection, wanted, keys, maturity=maturity),
+        loaded,
+        lambda connection: decision_stats(connection, wanted, keys, maturity=mature),
     )
     if as_json:
         print_json(told)

@@ -21,6 +21,8 @@ EQUAL: Final = (
 )
 RANGES: Final = ("confidence", "propensity", "pnl", "cost_usd", "tokens_used", "latency_ms")
 OBJECTS: Final = ("context", "extra")
+MAX_EXPONENT: Final = 100
+"""Of a bound for a number; no column holds one that is greater, or nearer to 0."""
 UNDECIDED: Final = "(outcome IS NULL OR outcome = 'PENDING')"
 
 # As it was at a time: the decisions until then, each with the winner among the events that the ledger had
@@ -86,6 +88,11 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise InvalidQuestion(f"{name} needs an offset from UTC, as in 2026-11-23T10:00:00Z")
+        for name in (f"{bound}_{column}" for column in RANGES for bound in ("min", "max")):
+            number = Decimal(getattr(self, name) or 0)
+            # asyncpg would send another number.
+            if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
+                raise InvalidQuestion(f"{name} is no number that a column could hold")
 
 
 class Selection:
