@@ -6,7 +6,7 @@ import asyncio
 import re
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from pgvector.asyncpg import register_vector
@@ -249,4 +249,5 @@ async def copy(
 def server_of(dsn: str) -> str:
     """Host, port and database of a DSN, for messages."""
     parts = urlsplit(dsn)
-    return f"{parts.netloc.rpartition('@')[2] or 'the default host'}{parts.path}"
+    [host, *_] = parse_qs(parts.query).get("host", ["the default host"])
+    return f"{parts.netloc.rpartition('@')[2] or host}{parts.path}"
