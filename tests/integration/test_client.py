@@ -153,7 +153,7 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_decision("7"), "Invalid UUID"),
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
-    ids=str,
+    ids=["limit", "cursor", "name", "time", "id", "asked"],
 )
 async def test_a_wrong_question_is_refused_alike(
     side: str, sides: dict[str, DecisionTracker], asked: Any, says: str
