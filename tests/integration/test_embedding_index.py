@@ -18,8 +18,8 @@ from tests.embeddings import indexed, queue, store, waiting
 from tests.factory import decision, deliver, outcome
 from tests.servers import Away
 from tests.waiting import until, until_metric
+from tracker_daemon.backlog import FIRST_ROWS, LOOK_SECONDS, MAX_ROWS
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
-from tracker_daemon.embeddings.index import FIRST_ROWS, LOOK_SECONDS, MAX_ROWS
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it look and count without a pause."""
     for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(f"tracker_daemon.embeddings.index.{pause}", 0.02)
+        monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
     monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
 
 

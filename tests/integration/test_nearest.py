@@ -118,9 +118,9 @@ async def test_not_one_is_missed_while_all_of_them_move(
     wide_dsn: str, wide: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other connections ask without a pause: each answer has every decision, once."""
-    monkeypatch.setattr("tracker_daemon.embeddings.index.MAX_ROWS", 3)
-    monkeypatch.setattr("tracker_daemon.embeddings.index.FIRST_ROWS", 1)
-    monkeypatch.setattr("tracker_daemon.embeddings.index.LOOK_SECONDS", 0)
+    monkeypatch.setattr("tracker_daemon.backlog.MAX_ROWS", 3)
+    monkeypatch.setattr("tracker_daemon.backlog.FIRST_ROWS", 1)
+    monkeypatch.setattr("tracker_daemon.backlog.LOOK_SECONDS", 0)
     embeddings = clustered(150)
     ids = set(await store(wide, *embeddings))
     answers: list[set[UUID]] = []

@@ -1,0 +1,108 @@
+"""A queue in the database that one daemon works off for all, step by step, in a bounded share of the time."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+from prometheus_client import Gauge
+
+from tracker_daemon.chore import Chore
+from tracker_daemon.postgres import translated
+
+if TYPE_CHECKING:
+    from tracker_daemon.postgres import Connection
+
+MAX_SHARE: Final = 0.25
+"""Part of the time that it may work: after a step it rests three times as long."""
+STEP_SECONDS: Final = 0.25
+"""How long a step may take before the next one gets fewer rows."""
+FIRST_ROWS: Final = 8
+"""Decisions of the first step."""
+MAX_ROWS: Final = 2048
+LOOK_SECONDS: Final = 3.0
+"""How often it looks for work while there is none, or while another daemon does it."""
+COUNT_SECONDS: Final = 5.0
+COUNT_SHARE: Final = 0.02
+"""Part of the time that the count may take: a long queue is counted less often."""
+
+
+class Queue(Struct, frozen=True):
+    """A queue by the name of its chore: the SQL to look into it, and the metric of what waits.
+
+    `first`: its first `{limit}` rows, each a `key`, and as `size` how many decisions stand behind it.
+    `count`: how many decisions wait.
+    """
+
+    name: str
+    first: str
+    count: str
+    waiting: Gauge
+
+
+class Backlog(Chore):
+    """Moves decisions out of a queue, the first ones first."""
+
+    def __init__(self, dsn: str, queue: Queue, *, statement_cache: bool = True) -> None:
+        """Keep the address; `run` connects."""
+        super().__init__(dsn, queue.name, statement_cache=statement_cache)
+        self._queue = queue
+        self._rows = FIRST_ROWS
+        self._count_at = 0.0
+
+    @abstractmethod
+    async def _move(self, connection: Connection, keys: list[Any]) -> None:
+        """Take these rows out of the queue, to where their decisions belong."""
+
+    async def _look(self, connection: Connection) -> float:
+        """Do one step if there is work and nobody else does it."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._count(connection)
+        keys, more = await self._queued(connection)
+        if keys and await self._lease.take(connection):
+            moved_from = clock()
+            await self._move(connection, keys)
+            self._adapt(clock() - moved_from, more=more)
+        if self._lease.held and not more:
+            await self._lease.give_back(connection)
+        rest = (clock() - began) * (1 / MAX_SHARE - 1)
+        return rest if self._lease.held else max(rest, LOOK_SECONDS)
+
+    async def _queued(self, connection: Connection) -> tuple[list[Any], bool]:
+        """The first rows that fit into a step, at least one, and whether there may be more."""
+        # In a transaction: behind PgBouncer two round trips outside of one may reach two servers.
+        with translated():
+            async with connection.transaction(readonly=True):
+                rows = await connection.fetch(self._queue.first.format(limit=self._rows))
+        keys: list[Any] = []
+        decisions = 0
+        for row in rows:
+            if keys and decisions + row["size"] > self._rows:
+                return keys, True
+            keys.append(row["key"])
+            decisions += row["size"]
+        return keys, decisions >= self._rows
+
+    def _adapt(self, seconds: float, *, more: bool) -> None:
+        if seconds > STEP_SECONDS:
+            self._rows = max(self._rows // 2, 1)
+        elif more and seconds < STEP_SECONDS / 2:
+            self._rows = min(self._rows * 2, MAX_ROWS)
+
+    async def _count(self, connection: Connection) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began < self._count_at:
+            return
+        try:
+            with translated():
+                async with connection.transaction(readonly=True):
+                    self._queue.waiting.set(await connection.fetchval(self._queue.count))
+        finally:  # also where it fails: what is too long to be counted has to become shorter
+            self._count_at = clock() + max(COUNT_SECONDS, (clock() - began) / COUNT_SHARE)
+
+    def _forget(self) -> None:
+        self._rows = FIRST_ROWS  # it may have been a step that took longer than a statement may
