@@ -26,6 +26,7 @@ from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
+from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -105,6 +106,7 @@ class Daemon:
         self._beside: list[Poll | Chore | QueryService] = [
             self._poll,
             EmbeddingIndex(dsn, statement_cache=cache),
+            TextIndex(dsn, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
         ]
         if days := settings.retention.older_than_days:

@@ -25,12 +25,13 @@ ROWS = 40_000
 
 
 async def fill(sql: asyncpg.Connection, decisions: int, days: int) -> None:
-    """Put in so many decisions of that age, an outcome of each, and a place in the queue."""
+    """Put in so many decisions of that age, an outcome of each, a place in the queue, and one in an index."""
     await sql.execute(
         "WITH made AS (INSERT INTO llm_decisions "
         "(agent_name, decision_type, symbol, prompt, response, model, created_at) "
         "SELECT '', '', '', '', '', '', now() - make_interval(days => $2) FROM generate_series(1, $1) "
-        "RETURNING id), queued AS (INSERT INTO llm_embedding_queue SELECT id FROM made) "
+        "RETURNING id), queued AS (INSERT INTO llm_embedding_queue SELECT id FROM made), "
+        "indexed AS (INSERT INTO llm_text_index SELECT id, '' FROM made) "
         "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at) "
         "SELECT id, gen_random_uuid(), 'SUCCESS', now(), now() FROM made",
         decisions,
@@ -87,6 +88,7 @@ async def test_a_dry_run_counts_what_a_run_deletes(settings: dict[str, str], sql
         "llm_outcomes": 700,
         "llm_embedding_queue": 700,
         "llm_embedding_index": 0,
+        "llm_text_index": 700,
         "llm_dead_letters": 0,
         "llm_alerts": 0,
     }
@@ -122,7 +124,8 @@ async def test_stopped_in_the_middle_it_leaves_nothing_by_halves(
         assert b"rows deleted" in out
     decisions, outcomes, theirs = await rows(sql)
     assert 0 < decisions == outcomes == theirs
-    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == decisions
+    for table in ("llm_embedding_queue", "llm_text_index"):
+        assert await sql.fetchval(f"SELECT count(*) FROM {table}") == decisions
     rest = await pruned(settings, "--older-than", "90d")
     assert rest["rows"]["llm_decisions"] >= decisions - 500  # a killed one's last step may commit later
     assert await rows(sql) == [0] * 3

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
+from tests.texts import waiting
 from tests.waiting import until
 from tracker_daemon.adoption import Adopted, adopt, foreign, parse_word
 from tracker_daemon.embedded.wheels import postgres_programs
@@ -160,12 +161,13 @@ async def test_the_shape_that_adoption_aims_at_is_what_the_migrations_make(sql: 
         assert definition.endswith(f"({', '.join(covered)})")
 
 
-async def test_embeddings_are_queued_for_the_vector_index(database: str, theirs: asyncpg.Connection) -> None:
+async def test_rows_are_queued_for_the_indexes(database: str, theirs: asyncpg.Connection) -> None:
     before = await restore(theirs, "seed")
     await adopt(database, DIMENSIONS, {})
     queued = {id_ for (id_,) in await theirs.fetch("SELECT decision_id FROM llm_embedding_queue")}
     assert queued == {id_ for id_, row in before.items() if row["prompt_embedding"]}
     assert queued
+    assert sorted(await waiting(theirs)) == sorted(before)
 
 
 @pytest.mark.parametrize("dump", ["seed", "older"])

@@ -572,8 +572,8 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
         ),
         (LARGE, "tables", "warning", ["ANALYZE llm_dead_letters"]),
         (
-            'ALTER DATABASE "{database}" CONNECTION LIMIT 4',
-            *("connections", "warning", ["holds 9 connections", "room for 4"]),
+            'ALTER DATABASE "{database}" CONNECTION LIMIT 5',
+            *("connections", "warning", ["holds 10 connections", "room for 5"]),
         ),
     ],
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from tests.factory import CONTRACT, days_ago, decision, deliver, delivery, message, outcome
+from tests.texts import waiting
 from tracker_daemon.postgres import connected, register_types
 from tracker_daemon.store.dead_letters import Filter, replay
 from tracker_daemon.store.reconcile import look_up, trace
@@ -65,6 +66,7 @@ async def test_a_decision_behind_the_horizon_leaves_nothing(store: Store, sql: a
     assert await store.write(batch) == ["stored", "expired", "stored", "dead_letter"]
     assert await rows(sql) == [2, 1, 0, 1]
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 0
+    assert await waiting(sql) == [batch[0].message.identity, batch[2].message.identity]
     assert await store.write(batch) == ["duplicate", "expired", "duplicate", "duplicate"]
     assert await found(sql, batch) == ["row", "expired", "row", "dead_letter"]
 

@@ -22,6 +22,7 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured, TrackerError
 from tracker_daemon.lease import Lease
 from tracker_daemon.retention import TABLES, Retention, count, cutoff, move_horizon, prune, pruning
+from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
     from tracker_daemon.store import Store
@@ -62,15 +63,17 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
     """Store of that age: decisions with outcomes and embeddings, half indexed; a stray; letters; alerts."""
     before = await rows(sql)
     time = days_ago(days)
-    index = EmbeddingIndex(dsn)
+    indexes = EmbeddingIndex(dsn), TextIndex(dsn)
     for half in (decisions // 2, decisions - decisions // 2):
-        await index.look()
+        for index in indexes:
+            await index.look()
         ids = [str(uuid4()) for _ in range(half)]
         new = [decision(id=id_, timestamp=time, prompt_embedding=[1, 2, 3]) for id_ in ids]
         new += [outcome(id_, timestamp=time, pnl=1) for id_ in ids]
         new += [outcome(id_, timestamp=days_ago(0), pnl=2) for id_ in ids]
         assert set(await store.write(deliver(*new))) == {"stored"}
-    await index.leave()
+    for index in indexes:
+        await index.leave()
     await store.write(deliver(outcome(uuid4(), timestamp=time), b"replayed", b"never replayed"))
     for number, state in enumerate(("raised", "cleared"), 1):
         await alert(sql, f"agent {days}", number, state, days)
@@ -234,6 +237,7 @@ async def test_a_step_deletes_a_bounded_number_of_decisions_whole(
             await other.close()
             assert len(held["llm_decisions"]) == left
             assert held["llm_embedding_queue"] | held["llm_embedding_index"] == held["llm_decisions"]
+            assert held["llm_text_index"] <= held["llm_decisions"]
             assert len(held["llm_outcomes"] - held["llm_decisions"]) == 1  # the stray
             if left <= 10:
                 break

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from tests.chaos.proxy import Fate, PostgresProxy
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
+from tests.texts import waiting
 from tests.waiting import until, until_metric
 from tracker_daemon import metrics
 from tracker_daemon.messages import Message
@@ -901,7 +902,7 @@ async def test_both_ways_leave_the_same_rows(store: Store, rival: Store, sql: as
 
 
 @pytest.mark.parametrize("way", ["straight", "careful"])
-async def test_a_fresh_embedding_is_queued_for_the_index_once(
+async def test_a_fresh_decision_is_queued_for_the_indexes_once(
     store: Store, sql: asyncpg.Connection, way: str
 ) -> None:
     """What was there already is not, lest every redelivery had it indexed anew."""
@@ -917,10 +918,12 @@ async def test_a_fresh_embedding_is_queued_for_the_index_once(
     assert await went_straight(store, sql) == (way == "straight")
     queued = await sql.fetch("DELETE FROM llm_embedding_queue RETURNING decision_id")
     assert {row["decision_id"] for row in queued} == {batch[0].message.identity, batch[3].message.identity}
+    assert (await waiting(sql))[-3:] == [batch[at].message.identity for at in (0, 1, 3)]
     more = deliver(decision(prompt_embedding=[7, 8, 9]))
     assert await store.write([*batch, *more, *more]) == [*["duplicate"] * 4, "stored", "duplicate"]
     queued = await sql.fetch("SELECT decision_id FROM llm_embedding_queue")
     assert [row["decision_id"] for row in queued] == [more[0].message.identity]
+    assert (await waiting(sql))[-1:] == [more[0].message.identity]
 
 
 ID = str(uuid4())
@@ -996,6 +999,7 @@ async def test_poison_among_rows_that_are_copied_straight_is_the_only_dead_lette
     assert rows == [10, 11, 1]
     assert [now - then for now, then in zip(committed(), before, strict=True)] == rows
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 10
+    assert len(await waiting(sql)) == 10
 
 
 async def test_a_decision_that_a_trigger_keeps_out_is_released_and_the_rest_stored(
@@ -1122,6 +1126,7 @@ async def test_two_stores_that_write_the_same_messages_side_by_side_never_deadlo
     assert [len(rows) for rows in await _tables(sql)] == [750, 1000, 0]
     assert [now - then for now, then in zip(committed(), before, strict=True)] == [750, 1000, 0]
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 500
+    assert len(await waiting(sql)) == 750
     assert retries() == tried
 
 
@@ -1189,6 +1194,7 @@ async def test_a_connection_cut_in_a_straight_copy_or_at_its_commit_leaves_each_
     counted = 0 if result == "duplicate" else 1  # what was committed unheard is nobody's to count
     assert [now - then for now, then in zip(committed(), before, strict=True)] == [2 * counted, counted, 0]
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 1
+    assert len(await waiting(sql)) == 2
     assert await sql.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", id_) == "SUCCESS"
 
 

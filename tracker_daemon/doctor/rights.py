@@ -16,6 +16,8 @@ _OF_A_DAEMON: Final = {
     "trading_sessions": "SELECT, INSERT",
     "llm_embedding_queue": "SELECT, INSERT, DELETE",
     "llm_embedding_index": "SELECT, INSERT",
+    "llm_text_queue": "SELECT, INSERT, DELETE",
+    "llm_text_index": "SELECT, INSERT",
     "tracker_retention": "SELECT",
     "tracker_leases": "SELECT, INSERT, UPDATE",
     "llm_alerts": "SELECT, INSERT, UPDATE published_at",
@@ -26,6 +28,7 @@ _TO_PRUNE: Final = {
     "llm_outcomes": "DELETE",
     "llm_dead_letters": "DELETE",
     "llm_embedding_index": "DELETE",
+    "llm_text_index": "DELETE",
     "llm_alerts": "DELETE",
 }
 

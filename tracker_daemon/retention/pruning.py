@@ -33,13 +33,14 @@ TABLES: Final = (
     "llm_outcomes",
     "llm_embedding_queue",
     "llm_embedding_index",
+    "llm_text_index",
     "llm_dead_letters",
     "llm_alerts",
 )
 """Every table that rows are deleted from."""
 # Decisions first: an event that is committed meanwhile goes with the next statement. And the queue before the
 # index: whoever moves an embedding from one to the other is waited for.
-_DECISION: Final = {"llm_decisions": "id"} | dict.fromkeys(TABLES[1:4], "decision_id")
+_DECISION: Final = {"llm_decisions": "id"} | dict.fromkeys(TABLES[1:5], "decision_id")
 _LETTER: Final = {"llm_dead_letters": "id"}
 _ALERT: Final = {"llm_alerts": "id"}
 
@@ -68,8 +69,13 @@ decision_id = ANY({ids}) AND LEAST(observed_at, received_at) < '{before}'::times
 AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_outcomes.decision_id)
 """
 # The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
-# ends one that freezes in the middle; not while a statement is prepared, so all of them are texts.
-_LIMITS: Final = "SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+# ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The lock
+# keeps the index of texts from making a place for a decision that is about to go. Its queue may go on holding
+# the ids: they lead nowhere.
+_BEGIN: Final = """
+SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '5s';
+SELECT pg_advisory_xact_lock('llm_text_index'::regclass::bigint)
+"""
 
 _COUNT_OF_DECISION: Final = """
 SELECT count(*) FROM {table} t JOIN llm_decisions d ON d.id = t.decision_id WHERE d.created_at < $1
@@ -107,7 +113,7 @@ async def prune(
 ) -> AsyncGenerator[Counter[str], None]:
     """Delete what is older, a transaction a step, and yield the rows that each has deleted, by table.
 
-    Decisions with their outcomes and their places in the vector index; outcomes without a decision; dead
+    Decisions with their outcomes and their places in the indexes; outcomes without a decision; dead
     letters that were replayed, and with `unreplayed` the others too; alerts that were published, unless they
     still stand. The horizon must have been moved.
     """
@@ -192,7 +198,7 @@ async def _delete(connection: Connection, conditions: Mapping[str, str]) -> Coun
         deleted: Counter[str] = Counter()
         with translated():
             async with connection.transaction():
-                await connection.execute(_LIMITS)
+                await connection.execute(_BEGIN)
                 for table, condition in conditions.items():
                     status = await connection.execute(f"DELETE FROM {table} WHERE {condition}")
                     deleted[table] = int(status.split()[-1])

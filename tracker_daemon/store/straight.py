@@ -9,7 +9,14 @@ from tracker_daemon.errors import Misconfigured
 from tracker_daemon.messages import Decision, Outcome
 from tracker_daemon.postgres import Rejected, copy, translated
 from tracker_daemon.store.horizon import find_expired
-from tracker_daemon.store.tables import DECISIONS, ENQUEUE_EMBEDDINGS, GUARDED, OUTCOMES, STUB_SESSIONS
+from tracker_daemon.store.tables import (
+    DECISIONS,
+    ENQUEUE_EMBEDDINGS,
+    ENQUEUE_TEXTS,
+    GUARDED,
+    OUTCOMES,
+    STUB_SESSIONS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +48,7 @@ async def copy_straight(connection: Connection, deliveries: Sequence[Delivery]) 
                 if records:
                     await _copy(connection, table, records)
                     rows[table.name] = len(records)
-            await enqueue_embeddings(connection, decisions)
+            await enqueue(connection, decisions)
     except (Rejected, Misconfigured):
         return None
     return rows
@@ -73,8 +80,13 @@ async def make_sessions(connection: Connection, decisions: Sequence[Decision]) -
             raise
 
 
-async def enqueue_embeddings(connection: Connection, fresh: Sequence[Decision]) -> None:
-    """Have the embeddings of new decisions entered into the vector index, later and by somebody else."""
-    if ids := [decision.id for decision in fresh if decision.prompt_embedding is not None]:
-        with translated():
-            await connection.execute(ENQUEUE_EMBEDDINGS, ids)
+async def enqueue(connection: Connection, fresh: Sequence[Decision]) -> None:
+    """Have new decisions entered into the indexes of texts and embeddings, later and by somebody else."""
+    embedded = [decision.id for decision in fresh if decision.prompt_embedding is not None]
+    for statement, ids in (
+        (ENQUEUE_TEXTS, [decision.id for decision in fresh]),
+        (ENQUEUE_EMBEDDINGS, embedded),
+    ):
+        if ids:
+            with translated():
+                await connection.execute(statement, ids)

@@ -125,6 +125,11 @@ INSERT INTO llm_embedding_queue (decision_id)
 SELECT unnest($1::uuid[])
 ON CONFLICT DO NOTHING
 """
+# So many ids that a row stays in one piece: a long array would be taken apart and stored elsewhere.
+ENQUEUE_TEXTS: Final = """
+INSERT INTO llm_text_queue (decisions)
+SELECT ($1::uuid[])[first : first + 99] FROM generate_series(1, cardinality($1::uuid[]), 100) AS first
+"""
 HORIZON: Final = "SELECT horizon FROM tracker_retention"
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
 OUTCOMES_WAITING: Final = """

@@ -13,7 +13,7 @@ from tracker_daemon.messages import DeadLetter, Decision, Outcome, Result, dead_
 from tracker_daemon.postgres import Rejected, copy
 from tracker_daemon.store.horizon import find_expired
 from tracker_daemon.store.isolation import Isolation
-from tracker_daemon.store.straight import copy_straight, enqueue_embeddings, make_sessions
+from tracker_daemon.store.straight import copy_straight, enqueue, make_sessions
 from tracker_daemon.store.tables import (
     CONTENT_HASHES,
     DEAD_LETTERS,
@@ -191,7 +191,7 @@ class Transaction:
         kept = [decision for _, decision in first.values()]
         await make_sessions(self._connection, kept)
         fresh = await self._copy(DECISIONS, list(first.values()))
-        await enqueue_embeddings(self._connection, [decision for decision in kept if (decision.id,) in fresh])
+        await enqueue(self._connection, [decision for decision in kept if (decision.id,) in fresh])
         # None: an adopted row, of which nobody knows the message.
         known: dict[UUID, bytes | None] = {id_: one.content_hash for id_, (_, one) in first.items()}
         if missing := [id_ for id_ in known if (id_,) not in fresh]:

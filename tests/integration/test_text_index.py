@@ -1,0 +1,357 @@
+"""The index of texts against a real PostgreSQL: what comes into it, and what must not keep it from working.
+
+How a backlog is worked off in steps is shown by `test_embedding_index.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.chaos.proxy import PostgresProxy
+from tests.chores import running
+from tests.conftest import DIMENSIONS
+from tests.factory import days_ago, decision, deliver
+from tests.servers import Away
+from tests.texts import index_all, indexed, nothing_waits, queue, store, waiting
+from tests.waiting import until, until_metric
+from tracker_daemon.lease import Lease
+from tracker_daemon.migrate import migrate, migrations
+from tracker_daemon.postgres import connected
+from tracker_daemon.retention import cutoff, move_horizon, prune
+from tracker_daemon.store import Store
+from tracker_daemon.text_index import TextIndex
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tracker_daemon.embedded import PostgresServer
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it look and count without a pause."""
+    for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
+
+
+def words(number: int) -> str:
+    """A prompt that says which one it is."""
+    return f"Buy number{number}"
+
+
+async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
+    return bool(await sql.fetchval("SELECT count(*) = $1 FROM pg_locks WHERE NOT granted", sessions))
+
+
+# What comes into it.
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_what_is_stored_comes_into_the_index_and_leaves_the_queue(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """More than a row of the queue holds, and more than a step takes."""
+    ids = await store(dsn, *map(words, range(250)))
+    assert await waiting(sql) == ids
+    async with running(TextIndex(dsn)):
+        await until(lambda: indexed(sql))
+        ids += await store(dsn, words(250))
+        await until(lambda: nothing_waits(sql))
+        await until_metric("tracker_text_index_waiting", 0)
+    assert await indexed(sql) == {id_: {"buy", f"number{number}"} for number, id_ in enumerate(ids)}
+
+
+async def test_a_row_of_the_queue_stays_in_one_piece(dsn: str, sql: asyncpg.Connection) -> None:
+    await store(dsn, *map(words, range(250)))
+    rows = await sql.fetch(
+        "SELECT cardinality(decisions) AS size, pg_column_toast_chunk_id(decisions) AS elsewhere "
+        "FROM llm_text_queue ORDER BY id"
+        if sql.get_server_version().major >= 17
+        else "SELECT cardinality(decisions) AS size, NULL AS elsewhere FROM llm_text_queue ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [(100, None), (100, None), (50, None)]
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_what_is_gone_or_indexed_already_only_leaves_the_queue(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    kept, gone = await store(dsn, "kept", "gone")
+    await sql.execute("DELETE FROM llm_decisions WHERE id = $1", gone)
+    await queue(sql, uuid4())
+    async with running(TextIndex(dsn)):
+        await until(lambda: nothing_waits(sql))
+        await queue(sql, kept, kept)
+        await until(lambda: nothing_waits(sql))
+    assert await indexed(sql) == {kept: {"kept"}}
+
+
+def pairs() -> str:
+    """One-letter words of four bytes, two by two, a hyphen between: what a document has least room for."""
+    letters = [chr(0x20000 + number) for number in range(42_000)]
+    return " ".join(map("-".join, zip(letters[::2], letters[1::2], strict=True)))
+
+
+TEXTS = {
+    "pairs of short words": (pairs(), {"\U00020000", "\U00020000-\U00020001"}),
+    "short words": (" ".join(chr(0x20000 + number) for number in range(42_000)), {"\U00020000"}),
+    "a book": ("Buy now! " * 150_000, {"buy", "now"}),
+    "words of 2 kB": (" ".join(f"{number:02000x}" for number in range(60)), {f"{1:02000x}"}),
+    "too long a word": ("x" * 3000 + " found", {"found"}),
+    "nothing but one word": ("x" * 1_500_000, set()),
+    "nothing but spaces": (" " * 1_500_000, set()),
+    "nothing": ("", set()),
+    "tickers": ("Buy BTC/USDT, <b>hold</b> ETH/USD", {"buy", "btc", "usdt", "b", "hold", "eth", "usd"}),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+async def test_a_text_of_whatever_kind_is_indexed(name: str, dsn: str, sql: asyncpg.Connection) -> None:
+    """Prompt and response alike."""
+    text, some = TEXTS[name]
+    writer = Store(dsn)
+    await writer.write(deliver(decision(prompt=text, response=text)))
+    await writer.close()
+    with capture_logs() as lines:
+        await index_all(dsn)
+    assert lines == []
+    [found] = (await indexed(sql)).values()
+    assert found >= some
+    assert bool(found) == bool(some)
+
+
+async def test_what_was_stored_before_there_was_an_index_is_queued_by_the_migration(
+    database: str,
+) -> None:
+    before = [migration for migration in migrations() if migration.name != "text_index"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tracker_daemon.migrate.migrations", lambda: before)
+        await migrate(database, DIMENSIONS)
+    async with connected(database) as sql:
+        stored = await sql.fetch(
+            "INSERT INTO llm_decisions "
+            "(created_at, agent_name, decision_type, symbol, prompt, response, model) "
+            "SELECT NULLIF(now() - interval '1 hour' * number, now()), '', '', '', '?', '!', '' "
+            "FROM generate_series(0, 204) number RETURNING id, created_at"
+        )
+        await migrate(database, DIMENSIONS)
+        [no_time] = [row["id"] for row in stored if row["created_at"] is None]
+        oldest_first = [row["id"] for row in reversed(stored) if row["created_at"]]
+        assert await waiting(sql) == [*oldest_first, no_time]
+        sizes = await sql.fetch("SELECT cardinality(decisions) FROM llm_text_queue ORDER BY id")
+        assert [size for (size,) in sizes] == [100, 100, 5]
+
+
+# What must not keep it from working.
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said_once(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await sql.execute("ALTER TABLE llm_text_index ADD CHECK (NOT document @@ 'poison')")
+    ids = await store(dsn, *map(words, range(30)), "poison", *map(words, range(30)))
+    with capture_logs() as lines:
+        async with running(TextIndex(dsn)):
+            await until(lambda: nothing_waits(sql))
+            ids += await store(dsn, "another")
+            await until(lambda: nothing_waits(sql))
+    poisoned = ids.pop(30)
+    assert (await indexed(sql)).keys() == set(ids)
+    [line] = lines
+    assert line == {
+        "log_level": "warning",
+        "event": "a decision that no search will find",
+        "decision": str(poisoned),
+        "reason": "SQLSTATE 23514 on llm_text_index, llm_text_index_document_check",
+    }
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_several_share_one_queue_without_loss(dsn: str, sql: asyncpg.Connection) -> None:
+    ids: list[UUID] = []
+    async with running(*(TextIndex(dsn) for _ in range(3))):
+        for start in range(0, 400, 40):
+            ids += await store(dsn, *map(words, range(start, start + 40)))
+        await until(lambda: nothing_waits(sql))
+    assert await indexed(sql) == {id_: {"buy", f"number{number}"} for number, id_ in enumerate(ids)}
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_two_that_have_the_same_rows_in_hand_neither_lose_nor_double_one(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a lease that was lost: both are in their transactions before either can commit."""
+
+    async def take(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(Lease, "take", take)
+    ids = await store(dsn, *map(words, range(20)))
+    indexes = TextIndex(dsn), TextIndex(dsn)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
+        looks = [asyncio.create_task(index.look()) for index in indexes]
+        await until(lambda: blocked(sql, 2))
+    await asyncio.gather(*looks)
+    for index in indexes:
+        await index.leave()
+    assert await waiting(sql) == []
+    assert (await indexed(sql)).keys() == set(ids)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_one_that_freezes_in_the_middle_holds_up_nobody(
+    dsn: str, sql: asyncpg.Connection, postgres_server: PostgresServer
+) -> None:
+    """The server ends the step that it has begun; the next one is another's once the lease has expired."""
+    ids = await store(dsn, words(0))
+    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+        frozen = TextIndex(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        async with running(frozen):
+            async with sql.transaction():
+                await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
+                await until(lambda: blocked(sql, 1))
+                proxy.hold()
+            await until(lambda: nothing_waits(sql))
+            ids += await store(dsn, words(1))
+            async with running(TextIndex(dsn)):
+                await sql.execute("UPDATE tracker_leases SET expires_at = renewed_at")
+                await until(lambda: nothing_waits(sql))
+            assert (await indexed(sql)).keys() == set(ids)
+            proxy.release()
+            ids += await store(dsn, words(2))
+            await until(lambda: nothing_waits(sql))
+    assert (await indexed(sql)).keys() == set(ids)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.usefixtures("_impatient")
+async def test_an_outage_is_waited_out_and_said_once(
+    how: str, dsn: str, postgres_server: PostgresServer
+) -> None:
+    ids = await store(dsn, words(0))
+    with capture_logs() as lines:
+        async with running(TextIndex(dsn)):
+            await until_metric("tracker_text_index_waiting", 0)
+            async with Away(postgres_server, how):
+                await until(lambda: lines)
+            ids += await store(dsn, words(1))
+            async with connected(dsn) as sql:
+                await until(lambda: nothing_waits(sql))
+                assert (await indexed(sql)).keys() == set(ids)
+            await until(lambda: len(lines) > 1)
+    assert [(line["log_level"], line["event"], line["chore"]) for line in lines] == [
+        ("warning", "a chore fails, trying again and again", "text_index"),
+        ("info", "a chore is done again", "text_index"),
+    ]
+
+
+@pytest.mark.parametrize("table", ["llm_text_index", "llm_decisions"])
+@pytest.mark.usefixtures("_impatient")
+async def test_a_missing_table_is_waited_for(table: str, dsn: str, sql: asyncpg.Connection) -> None:
+    ids = await store(dsn, *map(words, range(3)))
+    await sql.execute(f"ALTER TABLE {table} RENAME TO gone")
+    with capture_logs() as lines:
+        async with running(TextIndex(dsn)):
+            await until(lambda: lines)
+            assert table in lines[0]["reason"]
+            assert await waiting(sql) == ids
+            await sql.execute(f"ALTER TABLE gone RENAME TO {table}")
+            await until(lambda: nothing_waits(sql))
+    assert (await indexed(sql)).keys() == set(ids)
+
+
+@pytest.mark.parametrize("table", ["llm_text_queue", "llm_text_index"])
+async def test_it_ends_while_the_server_is_frozen(
+    table: str, dsn: str, postgres_server: PostgresServer
+) -> None:
+    """As it counts, in a transaction that would have to be rolled back, or in the middle of a step."""
+    await store(dsn, words(0))
+    index = TextIndex(dsn)
+    async with connected(dsn) as sql:
+        await sql.execute(f"BEGIN; LOCK TABLE {table}")
+        task = asyncio.create_task(index.run())
+        await until(lambda: blocked(sql, 1))
+        async with Away(postgres_server, "frozen"):
+            index.abort()
+            task.cancel()
+            await asyncio.wait({task}, timeout=20)
+            assert task.cancelled()
+
+
+async def test_it_needs_no_session_of_its_own(dsn: str, sql: asyncpg.Connection) -> None:
+    """As behind PgBouncer in transaction mode: nothing is left in the session, a lock least of all."""
+    ids = await store(dsn, *map(words, range(150)))
+    index = TextIndex(dsn, statement_cache=False)
+    while await waiting(sql):
+        await index.look()
+        assert index._connection is not None
+        assert await index._connection.fetch("SELECT * FROM pg_prepared_statements") == []
+        assert not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        await index._close()
+    await index.leave()
+    assert (await indexed(sql)).keys() == set(ids)
+
+
+# Beside the pruning.
+
+
+async def old(dsn: str) -> None:
+    """Store a decision that is old enough to go."""
+    writer = Store(dsn)
+    await writer.write(deliver(decision(timestamp=days_ago(31))))
+    await writer.close()
+
+
+async def pruned(dsn: str) -> None:
+    async with connected(dsn) as connection:
+        before = await cutoff(connection, timedelta(days=30))
+        await move_horizon(connection, before)
+        async for _ in prune(connection, before, unreplayed=False):
+            pass
+
+
+async def test_a_decision_that_is_pruned_in_the_middle_of_its_step_leaves_no_trace(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """The step has read it and not entered it yet: the pruning waits for the step."""
+    await old(dsn)
+    index = TextIndex(dsn)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
+        step = asyncio.create_task(index.look())
+        await until(lambda: blocked(sql, 1))
+        pruning = asyncio.create_task(pruned(dsn))
+        await until(lambda: blocked(sql, 2))
+    await asyncio.gather(step, pruning)
+    await index.leave()
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions") == 0
+    assert await indexed(sql) == {}
+    assert await waiting(sql) == []
+
+
+async def test_a_step_in_the_middle_of_a_pruning_enters_nothing_that_goes(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """The pruning has deleted it, and is not committed yet: the step waits for the pruning."""
+    await old(dsn)
+    index = TextIndex(dsn)
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
+        pruning = asyncio.create_task(pruned(dsn))
+        await until(lambda: blocked(sql, 1))
+        step = asyncio.create_task(index.look())
+        await until(lambda: blocked(sql, 2))
+    await asyncio.gather(step, pruning)
+    await index.leave()
+    assert await sql.fetchval("SELECT count(*) FROM llm_decisions") == 0
+    assert await indexed(sql) == {}
+    assert await waiting(sql) == []
