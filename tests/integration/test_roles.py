@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -22,8 +22,7 @@ from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import connected, register_types, translated
-from tracker_daemon.queries import QUESTIONS, Reader
-from tracker_daemon.queries.questions import One
+from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
@@ -31,6 +30,7 @@ from tracker_daemon.store import Store
 from tracker_daemon.store.projection import project
 from tracker_daemon.store.tables import OUTCOMES_WAITING
 from tracker_daemon.store.transaction import Transaction
+from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,6 +70,11 @@ RIGHTS = [
     "DELETE ON llm_embedding_queue",
     "SELECT ON llm_embedding_index",
     "INSERT ON llm_embedding_index",
+    "SELECT ON llm_text_queue",
+    "INSERT ON llm_text_queue",
+    "DELETE ON llm_text_queue",
+    "SELECT ON llm_text_index",
+    "INSERT ON llm_text_index",
     "SELECT ON tracker_leases",
     "INSERT ON tracker_leases",
     "UPDATE ON tracker_leases",
@@ -136,7 +141,7 @@ async def works(dsn: str) -> bool:
         b"bad",
     )
     results = []
-    index = EmbeddingIndex(dsn)
+    indexes = EmbeddingIndex(dsn), TextIndex(dsn)
     try:
         await check_schema(dsn, DIMENSIONS)
         async with connected(dsn) as connection:
@@ -149,13 +154,17 @@ async def works(dsn: str) -> bool:
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
                 for change, _ in await waiting_changes(connection):
                     await mark_published(connection, change)
-            await index.look()
+            for index in indexes:
+                await index.look()
             near = await nearest(connection, [1, 2, 3], 10)
+            async with reading(connection):
+                hits = (await search(connection, "hold", Filter())).rows
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
         return False
     finally:
-        await index.leave()
-    assert id_ in {neighbour.id for neighbour in near}
+        for index in indexes:
+            await index.leave()
+    assert id_ in {neighbour.id for neighbour in near} & {hit.decision.id for hit in hits}
     return results == ["stored", "stored", "dead_letter", *["duplicate"] * 3]
 
 
@@ -213,6 +222,8 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "UPDATE llm_alerts SET body = '{}'",
         "DELETE FROM llm_alerts",
         "DELETE FROM llm_embedding_index",
+        "DELETE FROM llm_text_index",
+        "UPDATE llm_text_queue SET decisions = '{}'",
         "UPDATE tracker_migrations SET breaking = true",
         "INSERT INTO tracker_migrations (number, name) VALUES (999, 'more')",
         "UPDATE tracker_retention SET horizon = now()",
@@ -409,22 +420,25 @@ async def reader(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
-    """The tables, whether they fit this version, every question's answer, and what is near."""
+    """The tables, whether they fit this version, every question's answer, what is near, what holds a word."""
     id_ = uuid4()
-    store, index = Store(dsn), EmbeddingIndex(dsn)
+    store, index, texts = Store(dsn), EmbeddingIndex(dsn), TextIndex(dsn)
     await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3]), outcome(id_), b"bad"))
-    await index.look()
-    await index.leave()
+    for each in (index, texts):
+        await each.look()
+        await each.leave()
     await store.close()
     await check_schema(reader, DIMENSIONS)
     async with Reader(reader) as pool, pool.connection() as connection:
-        assert await One(id=id_).answer(connection)
-        for kind in QUESTIONS.values():
-            assert kind is One or await kind().answer(connection)
+        needed: dict[str, dict[str, Any]] = {"decision": {"id": id_}, "search": {"text": "hold"}}
+        for name, kind in QUESTIONS.items():
+            assert await kind(**needed.get(name, {})).answer(connection)
     async with connected(reader) as connection:
         for table in RECORDS:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == (table != "trading_sessions")
         assert [neighbour.id for neighbour in await nearest(connection, [1, 2, 3], 1)] == [id_]
+        async with reading(connection):
+            assert [hit.decision.id for hit in (await search(connection, "hold", Filter())).rows] == [id_]
 
 
 @pytest.mark.parametrize(
@@ -436,6 +450,7 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
         "SELECT FROM llm_decisions FOR UPDATE",
         "BEGIN; LOCK llm_decisions IN SHARE MODE",
         "DELETE FROM llm_embedding_queue",
+        "DELETE FROM llm_text_queue",
         "SELECT FROM tracker_leases",
         "CREATE TEMPORARY TABLE more ()",
         "SET ROLE tracker_writer",

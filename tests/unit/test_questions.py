@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS, as_json, parse
-from tracker_daemon.queries.questions import Calibration, One, Recent, Stats
+from tracker_daemon.queries.questions import Calibration, One, Recent, Search, Stats
 
 
 def test_a_question_is_its_filter_and_more() -> None:
@@ -44,6 +44,8 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Stats, b'{"max_cost_usd": "NaN"}', "max_cost_usd is no number that a column could hold"),
         (Calibration, b'{"buckets": 51}', r"<= 50.*\$\.buckets"),
         (Calibration, b'{"buckets": 1}', r">= 2.*\$\.buckets"),
+        (Search, b"{}", "missing required field `text`"),
+        (Search, b'{"text": 7}', r"Expected `str`, got `int`.*\$\.text"),
         (One, b"{}", "missing required field `id`"),
         (One, b'{"id": "7"}', "Invalid UUID"),
         (Recent, b"[]", "Expected `object`"),

@@ -25,6 +25,7 @@ from tracker_daemon.queries.pool import Busy, Reader
 from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matured, parse
 from tracker_daemon.queries.reading import reading
 from tracker_daemon.queries.schema import answer_schema, question_schema
+from tracker_daemon.queries.search import Found, Searched, search
 from tracker_daemon.queries.stats import KEYS, Answer, Key, Stats, decision_stats
 
 __all__ = [
@@ -38,11 +39,13 @@ __all__ = [
     "Calibrations",
     "Event",
     "Filter",
+    "Found",
     "Key",
     "Latency",
     "Page",
     "Question",
     "Reader",
+    "Searched",
     "Stats",
     "Table",
     "Told",
@@ -63,6 +66,7 @@ __all__ = [
     "question_schema",
     "reading",
     "recent_decisions",
+    "search",
     "successful_decisions",
     "volume_by_agent",
 ]

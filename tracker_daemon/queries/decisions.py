@@ -26,9 +26,13 @@ id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, 
 tokens_used, latency_ms, cost_usd, context, extra, experiment, variant, propensity, embedding_model,
 created_at, ingested_at
 """
+SHOWN: Final = f"""
+{_COLUMNS}, left(prompt, {TEXT_CHARS}) AS prompt, left(response, {TEXT_CHARS}) AS response,
+char_length(prompt) > {TEXT_CHARS} OR char_length(response) > {TEXT_CHARS} AS cut
+"""
+"""What a list selects of a decision, for `told`."""
 _LIST: Final = f"""
-SELECT {_COLUMNS}, left(prompt, {{chars:d}}) AS prompt, left(response, {{chars:d}}) AS response,
-       char_length(prompt) > {{chars:d}} OR char_length(response) > {{chars:d}} AS cut, {{key}} AS key
+SELECT {SHOWN}, {{key}} AS key
 FROM {{source}} WHERE {{condition}} AND {{beyond}}
 ORDER BY {{key}} {{direction}}, id {{direction}} LIMIT {{limit:d}}
 """
@@ -153,7 +157,7 @@ async def decision(connection: Connection, id_: UUID, as_of: datetime | None = N
 
 
 def told(values: dict[str, Any]) -> Told:
-    """The decision that a row of `_COLUMNS`, prompt, response and cut tells."""
+    """The decision that a row of `SHOWN` tells."""
     return Told(**_decoded(values, "context", "extra"))
 
 
@@ -177,7 +181,6 @@ async def _page(
         beyond = f"({order.key}, id) {order.sign} ({key}, {id_})"
     rows = await connection.fetch(
         _LIST.format(
-            chars=TEXT_CHARS,
             source=chosen.source,
             condition=chosen.condition,
             key=order.key,

@@ -21,6 +21,7 @@ from tracker_daemon.queries.decisions import (
 )
 from tracker_daemon.queries.filter import Filter, Time
 from tracker_daemon.queries.page import MAX_LIMIT, Page
+from tracker_daemon.queries.search import Searched, search
 from tracker_daemon.queries.stats import Answer, Key, decision_stats
 
 if TYPE_CHECKING:
@@ -91,6 +92,16 @@ class Failed(_List, frozen=True, kw_only=True):
         return await failed_decisions(connection, self, self.limit, self.cursor)
 
 
+class Search(_List, frozen=True, kw_only=True):
+    """The latest decisions whose prompt and response hold what is looked for, written as for a web search."""
+
+    text: str
+
+    async def answer(self, connection: Connection) -> Searched:
+        """Ask inside `reading`."""
+        return await search(connection, self.text, self, self.limit, self.cursor)
+
+
 class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decision, with its ledger; as the record was at a time, or is now."""
 
@@ -102,7 +113,7 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return await decision(connection, self.id, self.as_of)
 
 
-Question = Stats | Calibration | Recent | Successful | Failed | One
+Question = Stats | Calibration | Recent | Successful | Failed | One | Search
 
 QUESTIONS: Final[dict[str, type[Question]]] = {
     "stats": Stats,
@@ -111,6 +122,7 @@ QUESTIONS: Final[dict[str, type[Question]]] = {
     "successful": Successful,
     "failed": Failed,
     "decision": One,
+    "search": Search,
 }
 """The questions by the name under which they are asked."""
 
