@@ -154,7 +154,8 @@ async def test_what_is_queued_and_indexed_or_gone_is_found_once_or_not_at_all(
     await index_all(dsn)
     ids = await expected(sql, ASKED["breakout"])
     await queue(sql, *ids, uuid4())
-    assert await found(sql, "breakout", Filter()) == ids
+    for limit in (7, 1000):
+        assert await found(sql, "breakout", Filter(), limit) == ids
     await sql.execute("DELETE FROM llm_decisions WHERE id = $1", ids[0])
     assert await found(sql, "breakout", Filter()) == ids[1:]
 

@@ -86,21 +86,16 @@ async def test_what_is_gone_or_indexed_already_only_leaves_the_queue(
     kept, gone = await store(dsn, "kept", "gone")
     await sql.execute("DELETE FROM llm_decisions WHERE id = $1", gone)
     await queue(sql, uuid4())
-    async with running(TextIndex(dsn)):
-        await until(lambda: nothing_waits(sql))
-        await queue(sql, kept, kept)
-        await until(lambda: nothing_waits(sql))
+    with capture_logs() as lines:
+        async with running(TextIndex(dsn)):
+            await until(lambda: nothing_waits(sql))
+            await queue(sql, kept, kept)
+            await until(lambda: nothing_waits(sql))
     assert await indexed(sql) == {kept: {"kept"}}
-
-
-def pairs() -> str:
-    """One-letter words of four bytes, two by two, a hyphen between: what a document has least room for."""
-    letters = [chr(0x20000 + number) for number in range(42_000)]
-    return " ".join(map("-".join, zip(letters[::2], letters[1::2], strict=True)))
+    assert lines == []
 
 
 TEXTS = {
-    "pairs of short words": (pairs(), {"\U00020000", "\U00020000-\U00020001"}),
     "short words": (" ".join(chr(0x20000 + number) for number in range(42_000)), {"\U00020000"}),
     "a book": ("Buy now! " * 150_000, {"buy", "now"}),
     "words of 2 kB": (" ".join(f"{number:02000x}" for number in range(60)), {f"{1:02000x}"}),
@@ -125,6 +120,32 @@ async def test_a_text_of_whatever_kind_is_indexed(name: str, dsn: str, sql: asyn
     [found] = (await indexed(sql)).values()
     assert found >= some
     assert bool(found) == bool(some)
+
+
+async def test_the_text_that_takes_most_room_fits(dsn: str, sql: asyncpg.Connection) -> None:
+    """Words of one letter, each of four bytes and only once, two by two with a hyphen between."""
+    letters = [chr(0x20000 + number) for number in range(80_000)]
+    pairs = list(map("-".join, zip(letters[::2], letters[1::2], strict=True)))
+    writer = Store(dsn)
+    batch = deliver(decision(prompt=" ".join(pairs[:20_000]), response=" ".join(pairs[20_000:])))
+    assert await writer.write(batch) == ["stored"]
+    await writer.close()
+    await index_all(dsn)
+    [found] = (await indexed(sql)).values()
+    assert found >= {"\U00020000", "\U00020000-\U00020001"}
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, 100), (199, 100), (200, 200), (2048, 250)])
+async def test_a_step_takes_the_rows_that_fit_and_at_least_one(
+    size: int, taken: int, dsn: str, sql: asyncpg.Connection
+) -> None:
+    ids = await store(dsn, *map(words, range(250)))
+    index = TextIndex(dsn)
+    index._rows = size
+    await index.look()
+    await index.leave()
+    assert (await indexed(sql)).keys() == set(ids[:taken])
+    assert await waiting(sql) == ids[taken:]
 
 
 async def test_what_was_stored_before_there_was_an_index_is_queued_by_the_migration(
@@ -196,11 +217,13 @@ async def test_two_that_have_the_same_rows_in_hand_neither_lose_nor_double_one(
     monkeypatch.setattr(Lease, "take", take)
     ids = await store(dsn, *map(words, range(20)))
     indexes = TextIndex(dsn), TextIndex(dsn)
-    async with sql.transaction():
-        await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
-        looks = [asyncio.create_task(index.look()) for index in indexes]
-        await until(lambda: blocked(sql, 2))
-    await asyncio.gather(*looks)
+    with capture_logs() as lines:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
+            looks = [asyncio.create_task(index.look()) for index in indexes]
+            await until(lambda: blocked(sql, 2))
+        await asyncio.gather(*looks)
+    assert lines == []
     for index in indexes:
         await index.leave()
     assert await waiting(sql) == []
