@@ -112,8 +112,8 @@ async def search(
     found = [dict(row) for row in rows[:limit]]
     end = Place(asked, [found[-1]["created_at"], found[-1]["id"]]).cursor() if len(rows) > limit else None
     left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
-    told_so = tuple(Found(snippet=row.pop("snippet"), decision=told(row)) for row in found)
-    return Searched(told_so, end, left_out)
+    hits = tuple(Found(snippet=row.pop("snippet"), decision=told(row)) for row in found)
+    return Searched(hits, end, left_out)
 
 
 def _check_words(present: str) -> None:
