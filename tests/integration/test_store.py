@@ -596,7 +596,7 @@ async def test_a_column_that_no_longer_holds_the_values_pauses_before_anything_i
     monkeypatch.setattr(Transaction, "commit", permitted)
     change, bad, said, back = NARROWED[how]
     column = change.partition(" ")[0]
-    await sql.execute(f"ALTER TABLE llm_decisions ALTER {change}")
+    await sql.execute(f"DROP VIEW llm_monitoring; ALTER TABLE llm_decisions ALTER {change}")
     batch = deliver(*[bad] * 60, decision(prompt="ok"))
     writing = asyncio.create_task(store.write(batch))
     await until(lambda: store.paused and said.removeprefix("column ") in str(store.trouble))
@@ -971,7 +971,10 @@ ALTER TABLE llm_decisions ADD FOREIGN KEY (agent_name) REFERENCES agents
 """
 POISON: dict[str, tuple[str, dict[str, Any]]] = {
     "a check": ("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')", {"symbol": "BAD"}),
-    "a narrow column": ("ALTER TABLE llm_decisions ALTER symbol TYPE varchar(4)", {"symbol": "TOO LONG"}),
+    "a narrow column": (
+        "ALTER TABLE llm_decisions ALTER decision_type TYPE varchar(7)",
+        {"decision_type": "TOO LONG"},
+    ),
     "a foreign key": (AGENTS, {"agent_name": "unheard of"}),
     "a deferred foreign key": (f"{AGENTS} INITIALLY DEFERRED", {"agent_name": "unheard of"}),
     "a check of outcomes": (
