@@ -121,7 +121,12 @@ QUESTIONS_OF_AGENTS: list[Callable[[DecisionTracker], Awaitable[Any]]] = [
     lambda tracker: tracker.get_recent_decisions("risk", limit=7, as_of=BEGIN + timedelta(days=12)),
     lambda tracker: tracker.get_successful_decisions(min_pnl="0.125", max_confidence=0.9, limit=150),
     lambda tracker: tracker.get_failed_decisions(context={"trend": "down"}, until=BEGIN + timedelta(days=4)),
+    lambda tracker: tracker.get_calibration(),
+    lambda tracker: tracker.get_calibration("risk", buckets=5, maturity_seconds=86400.0),
+    lambda tracker: tracker.search_decisions("sell hold", limit=150),
+    lambda tracker: tracker.search_decisions("sell hold", "risk", min_confidence=0.5),
     lambda tracker: tracker.ask(QUESTIONS["stats"](group_by=("model", "day"))),
+    lambda tracker: tracker.ask(QUESTIONS["search"](text="sell hold", limit=3)),
 ]
 
 
@@ -150,10 +155,12 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_recent_decisions(cursor="bm8"), "the cursor"),
         (lambda tracker: tracker.get_recent_decisions(agent="risk"), "unknown field `agent`"),
         (lambda tracker: tracker.get_decision_stats(since=BEGIN.replace(tzinfo=None)), "offset from UTC"),
+        (lambda tracker: tracker.get_calibration(buckets=1), ">= 2"),
+        (lambda tracker: tracker.search_decisions("-rsi"), "a word that is there"),
         (lambda tracker: tracker.get_decision("7"), "Invalid UUID"),
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
-    ids=["limit", "cursor", "name", "time", "id", "asked"],
+    ids=["limit", "cursor", "name", "time", "buckets", "words", "id", "asked"],
 )
 async def test_a_wrong_question_is_refused_alike(
     side: str, sides: dict[str, DecisionTracker], asked: Any, says: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -72,6 +73,10 @@ async def test_every_endpoint_answers_from_the_record(
         for name, expected in lists.items():
             assert [row["id"] for row in await agent.pages(name, limit=7)] == expected
             assert [row["id"] for row in await agent.pages(name, limit=1000)] == expected
+        hits = [row for row in rows if {"hold", "sell"} <= set(re.findall(r"\w+", row["prompt"].lower()))]
+        found = await agent.pages("search", text="Sell hold", limit=7)
+        assert {row["decision"]["id"] for row in found} == {str(row["id"]) for row in hits}
+        assert all("«hold»" in row["snippet"] for row in found)
         code, stats, _ = await agent.ask("stats", group_by=["agent_name"])
         told = {group["key"]["agent_name"]: group["total_decisions"] for group in stats["groups"]}
         agents = [row["agent_name"] for row in rows]
@@ -98,6 +103,8 @@ WRONG = [
     ("recent", b" " * 70_000, "400", "at most 65536 bytes, not 70000"),
     ("stats", b'{"group_by": ["prompt"]}', "400", "prompt"),
     ("stats", b'{"agent_name": "a\\u0000b"}', "400", "the database cannot look for that"),
+    ("search", b"{}", "400", "missing required field `text`"),
+    ("search", b'{"text": "?"}', "400", "there is no word to look for"),
     ("decision", b'{"id": "7"}', "400", "Invalid UUID"),
     ("decision", b'{"id": "00000000-0000-4000-8000-000000000000"}', "404", "no such decision"),
 ]
@@ -350,6 +357,7 @@ async def test_no_reply_is_larger_than_the_server_takes(
             decision(id=long, prompt=texts[long][0], response=texts[long][1]),
             decision(id=wide, prompt=texts[wide][0], response=texts[wide][1]),
             decision(id=huge, context={"key": "x" * MOST}, symbol="HUGE"),
+            decision(context={"key": "x" * (MOST - 5000)}, prompt="needle" + " \u00fc" * 3000, symbol="W"),
         )
     )
     await store.close()
@@ -359,6 +367,9 @@ async def test_no_reply_is_larger_than_the_server_takes(
     async with agent_on(small_server) as agent, served(agent, small_server, dsn):
         rows = await agent.pages("recent", symbol="BTC", limit=1000)
         assert [row["id"] for row in rows] == [str(row["id"]) for row in expected]
+        hits = await agent.pages("search", text="buy", symbol="BTC", limit=1000)
+        short = [row["id"] for row in rows if row["id"] not in texts]
+        assert [row["decision"]["id"] for row in hits] == short
         code, stats, _ = await agent.ask("stats", group_by=["agent_name"])
         assert (code, stats["complete"]) == ("200", False)
         assert 50 < len(stats["groups"]) < 200
@@ -370,6 +381,17 @@ async def test_no_reply_is_larger_than_the_server_takes(
             assert prompt.startswith(told["prompt"])
             assert response.startswith(told["response"])
             assert min(len(told["prompt"]), len(told["response"])) >= 10
-        for name, question in (("decision", {"id": huge}), ("recent", {"symbol": "HUGE"})):
+        for name, question in (("recent", {"symbol": "W"}), ("search", {"text": "needle"})):
+            code, answer, size = await agent.ask(name, **question)
+            [row] = answer["rows"]
+            told = row.get("decision", row)
+            assert (code, told["cut"]) == ("200", True)
+            assert MOST * 0.95 < size <= MOST
+            assert len("needle") < len(told["prompt"]) < 3500
+        for name, question in (
+            ("decision", {"id": huge}),
+            ("recent", {"symbol": "HUGE"}),
+            ("search", {"text": "hold", "symbol": "HUGE"}),
+        ):
             code, words, _ = await agent.ask(name, **question)
             assert (code, f"bytes where NATS takes {MOST}" in words) == ("413", True)

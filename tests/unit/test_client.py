@@ -44,9 +44,14 @@ def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() ->
     known = {"decision_id", "outcome", "pnl"}
     told = set(keywords.Event.__annotations__) - {"extra"}
     assert told | known == set(OutcomeFields.__struct_fields__) - {"id", "outcome_pnl", "observed_at"}
-    for kind, question in ((keywords.Maturing, "stats"), (keywords.Listing, "recent")):
+    for kind, question in (
+        (keywords.Maturing, "stats"),
+        (keywords.Stating, "calibration"),
+        (keywords.Listing, "recent"),
+        (keywords.Listing, "search"),
+    ):
         fields = set(QUESTIONS[question].__struct_fields__)
-        assert set(kind.__annotations__) | {"agent_name"} == fields - {"group_by"}
+        assert set(kind.__annotations__) | {"agent_name"} == fields - {"group_by", "text"}
 
 
 @pytest.mark.parametrize(

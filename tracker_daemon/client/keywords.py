@@ -122,6 +122,12 @@ class Maturing(Conditions, total=False):
     maturity_seconds: float
 
 
+class Stating(Maturing, total=False):
+    """And into how many buckets their confidences go."""
+
+    buckets: int
+
+
 class Listing(Conditions, total=False):
     """And how many of them, from where on: `cursor` is that of the page before."""
 

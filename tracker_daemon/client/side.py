@@ -23,6 +23,15 @@ class Asked(Protocol[T_co]):
         ...
 
 
+class Listing(Asked[T_co], Protocol[T_co]):
+    """A question that a page answers."""
+
+    @property
+    def limit(self) -> int:
+        """How many rows the page has at most."""
+        ...
+
+
 class Side(Protocol):
     """NATS, or PostgreSQL."""
 

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
-    from tracker_daemon.client.side import Asked, Side
-    from tracker_daemon.queries import Stats, Told, Whole
+    from tracker_daemon.client.side import Asked, Listing, Side
+    from tracker_daemon.queries import Calibration, Searched, Stats, Told, Whole
     from tracker_daemon.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Question = TypeVar("Question", bound=Struct)
+Rows = TypeVar("Rows", bound=Page[Any])
 
 MAX_QUEUED_BYTES: Final = 32 << 20
 CLOSE_SECONDS: Final = 5.0
@@ -166,6 +167,13 @@ class DecisionTracker:
         answer = await self.ask(_question(questions.Stats, agent_name, conditions))
         return answer.groups[0]
 
+    async def get_calibration(
+        self, agent_name: str | None = None, **conditions: Unpack[keywords.Stating]
+    ) -> Calibration:
+        """What the confidences of these decisions are worth, all together; `ask` has groups."""
+        answer = await self.ask(_question(questions.Calibration, agent_name, conditions))
+        return answer.groups[0]
+
     async def get_recent_decisions(
         self, agent_name: str | None = None, **conditions: Unpack[keywords.Listing]
     ) -> Page[Told]:
@@ -184,6 +192,16 @@ class DecisionTracker:
         """The failed decisions, the greatest loss first."""
         return await self._list(_question(questions.Failed, agent_name, conditions))
 
+    async def search_decisions(
+        self, text: str, agent_name: str | None = None, **conditions: Unpack[keywords.Listing]
+    ) -> Searched:
+        """The latest decisions whose prompt and response hold all words of a text, each with a snippet.
+
+        "Several words" stand beside each other, -word is not there, `or` is between words of which one is
+        enough.
+        """
+        return await self._list(_question(questions.Search, agent_name, {**conditions, "text": text}))
+
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
         """One decision with its ledger of outcomes, at a time or now; None: there is none."""
         return await self.ask(questions.One(id=decision_id, as_of=as_of))
@@ -192,13 +210,14 @@ class DecisionTracker:
         """Ask any question of `tracker_daemon.queries.QUESTIONS` as it is answered there."""
         return await self._side.ask(question)
 
-    async def _list(self, question: questions.Recent | questions.Successful | questions.Failed) -> Page[Told]:
+    async def _list(self, question: Listing[Rows]) -> Rows:
         """As many as were asked for: over NATS a page ends where a message is full."""
         page = await self.ask(question)
         while page.cursor is not None and len(page.rows) < question.limit:
-            rest = replace(question, limit=question.limit - len(page.rows), cursor=page.cursor)
+            left = question.limit - len(page.rows)
+            rest = replace(question, limit=left, cursor=page.cursor)  # type: ignore[type-var] # all are structs
             more = await self.ask(rest)
-            page = Page(page.rows + more.rows, more.cursor)
+            page = replace(more, rows=page.rows + more.rows)
         return page
 
     async def _decide(self, method: str, kind: Any, given: Any, confirm: bool, **more: str) -> UUID:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -112,8 +113,11 @@ async def search(
     found = [dict(row) for row in rows[:limit]]
     end = Place(asked, [found[-1]["created_at"], found[-1]["id"]]).cursor() if len(rows) > limit else None
     left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
-    hits = tuple(Found(snippet=row.pop("snippet"), decision=told(row)) for row in found)
-    return Searched(hits, end, left_out)
+    hits = []
+    for row in found:
+        hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
+        await asyncio.sleep(0)  # a context may hold megabytes, and each has to be decoded
+    return Searched(tuple(hits), end, left_out)
 
 
 def _check_words(present: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from tracker_daemon.errors import TrackerError
-from tracker_daemon.queries import Answer, Calibrations, Page, Told, Whole, as_json
+from tracker_daemon.queries import Answer, Calibrations, Found, Page, Told, Whole, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,9 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
                 answer = replace(answer, groups=groups[: _fitting(groups, most)], complete=False)
             case Page(rows=(Told() as row,)) if row.prompt or row.response:
                 answer = replace(answer, rows=(_shorter(row, len(data) - most),))
+            case Page(rows=(Found(decision=row) as found,)) if row.prompt or row.response:
+                found = replace(found, decision=_shorter(row, len(data) - most))
+                answer = replace(answer, rows=(found,))
             case Whole(decision=row) if row.prompt or row.response:
                 answer = replace(answer, decision=_shorter(row, len(data) - most))
             case _:
