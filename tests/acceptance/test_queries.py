@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import os
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -255,6 +256,36 @@ class TestLists:
         assert line["prompt"] == f"'{prompt}"
         assert (line["response"], line["pnl"], line["session_id"]) == ("fine -1", "-0.00000001", "")
         assert (orjson.loads(line["context"]), line["cut"]) == ({"a": [1, None]}, "false")
+
+
+class TestSearch:
+    """`search`."""
+
+    async def test_words_are_found_page_by_page(self, asked: dict[str, str], dsn: str) -> None:
+        """In each form, with where they are."""
+        store = Store(dsn)
+        texts = ["a breakout of BTC", "=no \x1b[2J break", "breakout again", "Breakout [bold]three"]
+        days = [(BEGIN + timedelta(days=n)).isoformat() for n in range(len(texts))]
+        prompts = zip(texts, days, strict=True)
+        await store.write(deliver(*(decision(prompt=text, timestamp=day) for text, day in prompts)))
+        await store.close()
+        expected = [texts[3], texts[2], texts[0]]
+        lines = await ask(asked, "search", "breakout", "--all", "--limit", "2", "--json")
+        rows = [row for line in lines.splitlines() for row in orjson.loads(line)["rows"]]
+        assert [row["decision"]["prompt"] for row in rows] == expected
+        sheet = await ask(asked, "search", "breakout", "--csv")
+        told = list(csv.DictReader(io.StringIO(sheet, newline="")))
+        assert [line["prompt"] for line in told] == expected
+        assert told[0]["snippet"] == rows[0]["snippet"]
+        ended = await tracker("search", "breakout", "--limit", "2", settings=asked)
+        assert (ended.code, ended.err) == (0, "")
+        assert all(line in ended.out for line in ("«Breakout» [bold]three", "«breakout» again"))
+        assert ended.out.splitlines()[-1].startswith("There are more: --cursor ")
+        assert max(map(len, ended.out.splitlines()[:-1])) <= 80
+        assert "\x1b" not in await ask(asked, "search", "break")
+        nothing = await ask(asked, "search", "breakout -btc", "--until", "2026-01-02")
+        assert nothing == "No decision is like that.\n"
+        assert "no word to look for" in refused(await tracker("search", "?!", settings=asked), 1)
 
 
 class TestShow:

@@ -18,6 +18,7 @@ from tracker_daemon.cli import (
     migrate,
     prune,
     run,
+    search,
     stats,
     verify,
 )
@@ -40,6 +41,7 @@ app.command()(stats.stats)
 app.command("recent")(decisions.recent)
 app.command("successful")(decisions.successful)
 app.command("failed")(decisions.failed)
+app.command()(search.search)
 app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -34,6 +34,7 @@ from tracker_daemon.queries import (
     successful_decisions,
 )
 
+P = TypeVar("P", bound=Page[Any])
 Ask: TypeAlias = Callable[[Connection, Filter, int, str | None], Awaitable[Page[Told]]]
 
 _LIMIT: Final = 20
@@ -54,6 +55,31 @@ AsOf = Annotated[
 ]
 
 
+def walk(
+    settings: Settings,
+    ask: Callable[[Connection, int, str | None], Awaitable[P]],
+    print_: Callable[..., None],
+    *,
+    limit: int | None,
+    cursor: str | None,
+    everything: bool,
+) -> str | None:
+    """Print a page, or all from there on, and return the cursor for what is left."""
+    size = limit or (MAX_LIMIT if everything else _LIMIT)
+
+    async def print_pages(cursor: str | None, *, first: bool = True) -> str | None:
+        async with connected_to(settings) as connection:
+            while True:
+                async with reading(connection):
+                    page = await ask(connection, size, cursor)
+                print_(page, first=first)
+                if not (everything and page.cursor):
+                    return page.cursor
+                cursor, first = page.cursor, False
+
+    return asyncio.run(print_pages(cursor))
+
+
 def _list(ask: Ask, sentence: str) -> Callable[..., None]:
     def list_(
         wanted: Filter,
@@ -65,22 +91,17 @@ def _list(ask: Ask, sentence: str) -> Callable[..., None]:
         as_json: Json = False,
         as_csv: Csv = False,
     ) -> None:
-        print_ = _page_as_json if as_json else _page_as_csv if as_csv else _page_as_table
-
-        async def walk(loaded: Settings) -> None:
-            begin, size = cursor, limit or (MAX_LIMIT if everything else _LIMIT)
-            async with connected_to(loaded) as connection:
-                while True:
-                    async with reading(connection):
-                        page = await ask(connection, wanted, size, begin)
-                    print_(page, first=begin == cursor)
-                    if not (everything and page.cursor):
-                        break
-                    begin = page.cursor
-            if page.cursor and not as_json:
-                typer.echo(f"There are more: --cursor {page.cursor}", err=as_csv)
-
-        asyncio.run(walk(load(config_file, settings)))
+        print_ = page_as_json if as_json else _page_as_csv if as_csv else _page_as_table
+        end = walk(
+            load(config_file, settings),
+            lambda connection, *place: ask(connection, wanted, *place),
+            print_,
+            limit=limit,
+            cursor=cursor,
+            everything=everything,
+        )
+        if end and not as_json:
+            typer.echo(f"There are more: --cursor {end}", err=as_csv)
 
     list_.__doc__ = f"{sentence}\n\nText is cut at 4000 characters; see show, or export."
     return filtered(list_)
@@ -110,7 +131,8 @@ def show(
         _print_whole(console(), whole)
 
 
-def _page_as_json(page: Page[Told], *, first: bool) -> None:  # noqa: ARG001 - each page is whole
+def page_as_json(page: Page[Any], *, first: bool) -> None:  # noqa: ARG001 - each page is whole
+    """Print a page of whatever."""
     print_json(page)
 
 
@@ -121,14 +143,18 @@ def _page_as_csv(page: Page[Told], *, first: bool) -> None:
 def _page_as_table(page: Page[Told], *, first: bool) -> None:
     if first and not page.rows:
         console().print("No decision is like that.")
-        return
-    # Two lines a decision, so that 80 columns show the whole id; fixed, so that pages go on below each other.
-    table = Table(box=None, pad_edge=False, show_header=first)
+    else:
+        print_table(page.rows, header=first)
+
+
+def print_table(rows: Iterable[Told], *, header: bool) -> None:
+    """Print two lines a decision: with its id whole, and columns of a width that does not depend on it."""
+    table = Table(box=None, pad_edge=False, show_header=header)
     table.add_column("id\nmade at", width=36)
     table.add_column("agent\nmodel", width=19)
     table.add_column("symbol\naction", width=9)
     table.add_column("outcome\npnl", justify="right", width=10, overflow="fold")
-    for told in page.rows:
+    for told in rows:
         table.add_row(
             cell(told.id).append("\n").append(cell(told.created_at)),
             cell(told.agent_name).append("\n").append(cell(told.model)),
