@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -44,11 +45,13 @@ class Away:
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self._server.pids:
-            os.kill(pid, number)
-            # The threads of a process that is to be stopped go on until each of them is told; one that has
-            # ended (Z) stays as it is while its parent is stopped.
-            while number == signal.SIGSTOP and _state(pid) not in {"T", "Z"}:
-                time.sleep(0.001)
+            # One that has ended meanwhile must not keep the others from being told.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                os.kill(pid, number)
+                # The threads of a process that is to be stopped go on until each of them is told; one that
+                # has ended (Z) stays as it is while its parent is stopped.
+                while number == signal.SIGSTOP and _state(pid) not in {"T", "Z"}:
+                    time.sleep(0.001)
 
 
 def _state(pid: int) -> str:
