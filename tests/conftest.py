@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.certificates import Authority
@@ -36,6 +37,12 @@ ALLOWED_SKIPS: frozenset[str] = frozenset()
 
 # What a crash of the machine would lose is of no interest here; what a crash of the server would lose is.
 QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
+
+
+@pytest.fixture(autouse=True)
+def _logs_by_default() -> None:
+    """Log as structlog does by itself, whatever a test before this one has made of it."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from uuid import uuid4
 import msgspec
 import nats
 import pytest
-import structlog
 from nats.js.api import StreamConfig
 
 from tests.acceptance.stream import Stream, stream_on
@@ -102,15 +101,6 @@ async def test_nats_away_is_waited_out_with_a_bounded_queue(
     ]
 
 
-@pytest.fixture
-def _unconfigured() -> Iterator[None]:
-    """As in an agent that knows nothing of structlog; tests that capture its lines leave it configured."""
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("_unconfigured")
 async def test_postgresql_away_is_waited_out(
     postgres_server: PostgresServer, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
