@@ -286,10 +286,6 @@ async def test_expired_credentials_end_the_connection_for_good(server: NatsServe
     await disconnect(client)
 
 
-# nats-py forgets to close the socket of an attempt that failed after it was connected.
-_leaky = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
 # A file of credentials that changes while the daemon runs.
 
 
@@ -309,7 +305,6 @@ async def test_credentials_are_read_again_at_each_reconnect(server: NatsServer, 
     await disconnect(client)
 
 
-@_leaky
 @pytest.mark.parametrize("lines", [0, 2, 6])
 async def test_credentials_that_are_half_written_at_a_reconnect_are_waited_for(
     server: NatsServer, tmp_path: Path, lines: int
@@ -417,7 +412,6 @@ async def test_a_server_that_is_away_for_long_is_waited_for(server: NatsServer) 
     await disconnect(client)
 
 
-@_leaky
 @pytest.mark.usefixtures("_impatient")
 async def test_a_server_that_is_frozen_for_long_is_waited_for(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,8 @@ from nats.aio.client import Client
 from tracker_daemon import tls
 
 if TYPE_CHECKING:
+    from nats.aio.client import Srv
+
     from tracker_daemon.config import NatsSettings
 
 _OWN_CERTIFICATE: Final = "TRACKER_NATS_TLS_CERT_FILE"
@@ -26,6 +28,12 @@ class InsistentClient(Client):
         """Take from the settings whether there is a certificate to show; nothing is connected yet."""
         super().__init__()
         self._has_certificate = settings.tls_cert_file is not None
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport:
+            # nats-py forgets the socket of an attempt that failed after it was connected.
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._transport and (words := self._disagreement(info)):
