@@ -211,7 +211,7 @@ class Scene:
             assert status == 200, f"/healthz answers {status}"
             return not (await daemon.obstacles()).keys().isdisjoint(parts)
 
-        await until(f"{parts} keep the daemon from being ready", met)
+        await until(f"{parts} keep the daemon from being ready", met, seconds=PATIENCE_SECONDS)
 
     async def until_paused(self, daemon: Daemon) -> None:
         """Wait until the daemon waits for an operator, and says so."""
@@ -219,7 +219,7 @@ class Scene:
         async def paused() -> bool:
             return bool((await daemon.metrics())("paused") and "postgres" in await daemon.obstacles())
 
-        await until("the daemon is paused", paused)
+        await until("the daemon is paused", paused, seconds=PATIENCE_SECONDS)
 
     async def until_said(self, daemon: Daemon, text: str, times: int) -> None:
         """Wait until a text is so many times in what the daemon has said."""
@@ -227,7 +227,7 @@ class Scene:
         async def said() -> bool:
             return daemon.output().count(text) >= times
 
-        await until(f"the daemon says {text!r} {times} times", said)
+        await until(f"the daemon says {text!r} {times} times", said, seconds=PATIENCE_SECONDS)
 
     async def until_redelivered(self, daemon: Daemon) -> None:
         """Wait until messages have come to the daemon again from now on."""
@@ -236,7 +236,7 @@ class Scene:
         async def redelivered() -> bool:
             return (await daemon.metrics())("redeliveries_total") > before
 
-        await until("messages are delivered again", redelivered)
+        await until("messages are delivered again", redelivered, seconds=PATIENCE_SECONDS)
 
     async def until_locked_out(self) -> None:
         """Wait until a batch waits for somebody's lock."""
@@ -245,7 +245,7 @@ class Scene:
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name = 'tracker-daemon' AND wait_event_type = 'Lock')"
         )
-        await until("a batch waits for a lock", lambda: sql.fetchval(locked_out))
+        await until("a batch waits for a lock", lambda: sql.fetchval(locked_out), seconds=PATIENCE_SECONDS)
 
     async def command(self, *arguments: str) -> str:
         """Run another command of an operator's, which must succeed, and return what it says."""
@@ -306,7 +306,7 @@ class Scene:
             metrics = await daemon.metrics()
             return None if metrics("buffered_rows") else metrics
 
-        return await until("the daemon holds nothing", nothing_held)
+        return await until("the daemon holds nothing", nothing_held, seconds=PATIENCE_SECONDS)
 
     async def _all_settled(self) -> bool:
         return await self.stream.unacknowledged() == 0
