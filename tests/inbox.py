@@ -8,7 +8,7 @@ from tests.waiting import until
 from tracker_daemon import metrics
 
 if TYPE_CHECKING:
-    from tracker_daemon.messages import Message
+    from tracker_daemon.messages import Message, Token
 
 MIB = 1024 * 1024
 
@@ -23,24 +23,24 @@ class Inbox:
         """The least rows and bytes that were ever free: negative once the bound was broken."""
         self._rows = rows
         self._size = size
-        self._held: list[tuple[Message, str | None]] = []
+        self._held: list[tuple[Message, Token | None]] = []
 
     def room(self) -> tuple[int, int]:
         """Messages and bytes that may still come."""
         held = sum(len(message.payload) for message, _ in self._held)
         return self._rows - len(self._held), self._size - held
 
-    def receive(self, message: Message, reply: str | None) -> None:
+    def receive(self, message: Message, token: Token | None) -> None:
         """Take a message in."""
         self.all.append(message)
-        self._held.append((message, reply))
+        self._held.append((message, token))
         rows, size = self.room()
         self.least = (min(self.least[0], rows), min(self.least[1], size))
 
-    def take(self, count: int | None = None) -> list[str]:
-        """Take the oldest messages out, all without a count, and return the subjects for their acks."""
+    def take(self, count: int | None = None) -> list[Token]:
+        """Take the oldest messages out, all without a count, and return what acknowledges them."""
         taken, self._held = self._held[:count], self._held[len(self._held) if count is None else count :]
-        return [reply for _, reply in taken if reply]
+        return [token for _, token in taken if token]
 
     async def until(self, count: int) -> None:
         """Wait until so many messages have come, ever."""

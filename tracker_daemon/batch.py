@@ -32,7 +32,7 @@ class Buffer:
         self._policy = policy
         self._max_bytes = policy.max_bytes
         self._beginnings = {1, policy.max_rows}
-        self._waiting: deque[tuple[Delivery, float]] = deque()
+        self._waiting: deque[tuple[Delivery, int, float]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -46,16 +46,16 @@ class Buffer:
 
     def __iter__(self) -> Iterator[Delivery]:
         """Iterate over the messages that wait, oldest first."""
-        return (delivery for delivery, _ in self._waiting)
+        return (delivery for delivery, _, _ in self._waiting)
 
     def add(self, delivery: Delivery, now: float) -> bool:
         """Append a message that came at `now` (seconds on any steady clock).
 
         Returns whether it is the one with which a flush, or the wait for one, begins.
         """
-        self._waiting.append((delivery, now))
-        before = self._bytes
-        self._bytes = before + delivery.size
+        before, size = self._bytes, delivery.size
+        self._waiting.append((delivery, size, now))
+        self._bytes = before + size
         return before < self._max_bytes <= self._bytes or len(self._waiting) in self._beginnings
 
     def due(self, now: float) -> Trigger | None:
@@ -64,29 +64,29 @@ class Buffer:
             return None
         if len(self._waiting) >= self._policy.max_rows:
             return "rows"
-        if self._bytes >= self._policy.max_bytes:
+        if self._bytes >= self._max_bytes:
             return "bytes"
         if self._policy.flush_interval_seconds == 0:
             return "idle"
-        return "interval" if now >= self._waiting[0][1] + self._policy.flush_interval_seconds else None
+        return "interval" if now >= self._waiting[0][2] + self._policy.flush_interval_seconds else None
 
     def deadline(self) -> float | None:
         """When the oldest message, if there is one, will have waited for the whole interval."""
-        return self._waiting[0][1] + self._policy.flush_interval_seconds if self._waiting else None
+        return self._waiting[0][2] + self._policy.flush_interval_seconds if self._waiting else None
 
-    def take(self) -> list[Delivery]:
-        """Remove and return one batch: the oldest messages within the bounds of rows and bytes."""
+    def take(self) -> tuple[list[Delivery], int]:
+        """Remove the oldest messages within the bounds of rows and bytes; return them and their bytes."""
         batch: list[Delivery] = []
-        size = 0
+        total = 0
         while self._waiting and len(batch) < self._policy.max_rows:
-            delivery, _ = self._waiting[0]
-            if batch and size + delivery.size > self._policy.max_bytes:
+            delivery, size, _ = self._waiting[0]
+            if batch and total + size > self._max_bytes:
                 break
             self._waiting.popleft()
             batch.append(delivery)
-            size += delivery.size
-        self._bytes -= size
-        return batch
+            total += size
+        self._bytes -= total
+        return batch, total
 
 
 def most_rows(policy: BatchSettings, writers: int) -> int:
@@ -104,7 +104,7 @@ class BatchWriter:
         self._settle = settle
         self._buffer = Buffer(policy)
         self._writing: list[list[Delivery]] = []
-        self._writing_bytes = 0
+        self._writing_rows = self._writing_bytes = 0
         self._max_rows = most_rows(policy, len(writes))
         self._max_bytes = policy.max_buffered_bytes
         self._changed = asyncio.Event()
@@ -138,7 +138,7 @@ class BatchWriter:
 
     def held(self) -> int:
         """Messages taken in and not written yet."""
-        return len(self._buffer) + sum(map(len, self._writing))
+        return len(self._buffer) + self._writing_rows
 
     def unsettled(self) -> list[Delivery]:
         """Every message that is still held; after `run` was cancelled they are left to the stream."""
@@ -146,20 +146,21 @@ class BatchWriter:
 
     async def _write_batches(self, write: Write) -> None:
         while (due := await self._next_batch()) is not None:
-            trigger, batch = due
+            trigger, (batch, size) = due
             metrics.flushes.labels(trigger).inc()
             metrics.batch_rows.observe(len(batch))
-            size = sum(delivery.size for delivery in batch)
             self._writing.append(batch)
+            self._writing_rows += len(batch)
             self._writing_bytes += size
             with metrics.flush_seconds.time():
                 results = await write(batch)
             self._writing.remove(batch)
+            self._writing_rows -= len(batch)
             self._writing_bytes -= size
             await self._settle(batch, results)
 
-    async def _next_batch(self) -> tuple[Trigger, list[Delivery]] | None:
-        """Wait until a batch is due and take it; None: closed and empty."""
+    async def _next_batch(self) -> tuple[Trigger, tuple[list[Delivery], int]] | None:
+        """Wait until a batch is due and take it, with its bytes; None: closed and empty."""
         while True:
             trigger = self._buffer.due(asyncio.get_running_loop().time())
             if trigger is None and self._closing:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tracker_daemon.chore import Chore
     from tracker_daemon.config import Settings
     from tracker_daemon.consumer import Client, Consumer
-    from tracker_daemon.messages import Record
+    from tracker_daemon.messages import Record, Token
 
 log = structlog.get_logger(__name__)
 
@@ -205,6 +205,8 @@ class Daemon:
         await (migrate if self._settings.migrate.on_start else check_schema)(dsn, dimensions)
         if postgres.statement_cache:
             await check_statements(postgres.dsn.get_secret_value())
+        for store in self._stores:
+            await store.open()
 
     def _database_away(self, retry: tenacity.RetryCallState) -> None:
         self._starting = str(retry.outcome and retry.outcome.exception())
@@ -219,7 +221,7 @@ class Daemon:
         if not self._failed.done():
             self._failed.set_result(error)
 
-    def _receive(self, message: Message, reply: str | None) -> None:
+    def _receive(self, message: Message, token: Token | None) -> None:
         """Decode a message and put it into the buffer, as what it is or as what is wrong with it."""
         record: Record
         try:
@@ -235,7 +237,7 @@ class Daemon:
             )
         if not self._batches.held():
             self._progress_at = asyncio.get_running_loop().time()
-        self._batches.add(Delivery(message, record, reply))
+        self._batches.add(Delivery(message, record, token))
 
     async def _settle(self, batch: Sequence[Delivery], results: Sequence[Result]) -> None:
         """Acknowledge what is committed, and let the consumer ask for more."""
@@ -247,7 +249,7 @@ class Daemon:
         if self._consumer is not None:
             committed = zip(batch, results, strict=True)
             await self._consumer.ack(
-                delivery.reply for delivery, result in committed if delivery.reply and result != "released"
+                delivery.token for delivery, result in committed if delivery.token and result != "released"
             )
             await self._consumer.resume()
 
@@ -261,7 +263,7 @@ class Daemon:
         while self._consumer is not None:
             await asyncio.sleep(self._consumer.ack_wait_seconds / 3)
             held = self._batches.unsettled()
-            await self._consumer.in_progress(delivery.reply for delivery in held if delivery.reply)
+            await self._consumer.in_progress(delivery.token for delivery in held if delivery.token)
 
     async def _drain(self, writing: asyncio.Task[None], stop: Stop) -> bool:
         """Stop consuming and write what is held until the deadline; return whether all of it was written."""

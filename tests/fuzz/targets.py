@@ -177,8 +177,8 @@ def reply(data: bytes) -> None:
 
 
 def _subject_of(position: msgspec.Struct) -> str:
-    tokens = [str(getattr(position, name)) for name in position.__struct_fields__]
-    return ".".join(("$JS.ACK", *tokens))
+    stream, *numbers = [str(getattr(position, name)) for name in position.__struct_fields__]
+    return ".".join(("$JS.ACK", stream, "tracker-daemon", *numbers))
 
 
 def _standing_at(consumer_sequence: int, stream_sequence: int) -> ConsumerInfo:

@@ -853,7 +853,7 @@ async def test_no_old_acknowledgement_settles_a_message_of_a_new_stream(
         await inbox.until(10)
         await until(lambda: consumer.attached)
         new = inbox.take()
-        assert [token.split(".")[2:7] for token in old] == [token.split(".")[2:7] for token in new]
+        assert [reply.split(".")[2:7] for _, reply in old] == [reply.split(".")[2:7] for _, reply in new]
         await consumer.in_progress(old)
         await consumer.ack(old)
         await round_trip(consumer._client)

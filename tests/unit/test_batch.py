@@ -52,7 +52,7 @@ def test_nothing_is_due_while_nothing_waits(interval: float) -> None:
     buffer = filled([], flush_interval_seconds=interval)
     assert buffer.due(1e9) is None
     assert buffer.deadline() is None
-    assert not buffer.take()
+    assert buffer.take() == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_after_a_flush_the_next_oldest_message_sets_the_deadline() -> None:
 def test_after_a_flush_only_the_bytes_that_still_wait_count(sizes: list[int]) -> None:
     buffer = filled(sizes, flush_interval_seconds=5)
     assert buffer.due(11) == "bytes"
-    assert len(buffer.take()) == 1
+    assert len(buffer.take()[0]) == 1
     assert buffer.due(11) is None
 
 
@@ -128,7 +128,9 @@ def test_batches_are_the_messages_in_order_within_both_bounds(
     waiting = list(buffer)
     batches = []
     while buffer:
-        batches.append(buffer.take())
+        batch, size = buffer.take()
+        assert size == total(batch)
+        batches.append(batch)
         assert list(buffer) == waiting[sum(map(len, batches)) :]
     assert [item for batch in batches for item in batch] == waiting
     for batch in batches:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from tracker_daemon.config import NatsSettings
+    from tracker_daemon.messages import Token
 
 
 class CoreConsumer:
@@ -32,7 +33,7 @@ class CoreConsumer:
         self,
         client: Client,
         settings: NatsSettings,
-        receive: Callable[[Message, str | None], None],
+        receive: Callable[[Message, None], None],
         room: Callable[[], tuple[int, int]],
         fail: Callable[[Exception], None],
     ) -> None:
@@ -79,10 +80,10 @@ class CoreConsumer:
         """Go on after a flush made room."""
         self._freed.set()
 
-    async def ack(self, tokens: Iterable[str]) -> None:
+    async def ack(self, tokens: Iterable[Token]) -> None:
         """Do nothing: a reply subject in core NATS belongs to the publisher."""
 
-    async def in_progress(self, tokens: Iterable[str]) -> None:
+    async def in_progress(self, tokens: Iterable[Token]) -> None:
         """Do nothing: nothing is delivered again."""
 
     async def stop(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from datetime import datetime
 
     from nats.js.api import ConsumerInfo, StreamInfo
 
     from tracker_daemon.consumer.position import Position
+    from tracker_daemon.messages import Token
 
 
 class Incarnation:
@@ -30,16 +31,13 @@ class Incarnation:
         self._consumer_sequence = 0
         self._doubted_ns: int | None = None
 
-    def token(self, reply: str) -> str:
+    def token(self, reply: str) -> Token:
         """What stands for a reply subject until its message is settled."""
-        return f"{self._number} {reply}"
+        return self._number, reply
 
-    def replies(self, tokens: Iterable[str]) -> Iterator[str]:
+    def replies(self, tokens: Iterable[Token]) -> list[str]:
         """The reply subjects of those tokens that the present stream's messages were given."""
-        for token in tokens:
-            number, _, reply = token.partition(" ")
-            if int(number) == self._number:
-                yield reply
+        return [reply for number, reply in tokens if number == self._number]
 
     def advances(self, position: Position) -> bool:
         """Whether a delivery follows those before it; if it does not, the consumer may be a new stream's."""

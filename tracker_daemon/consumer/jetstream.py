@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nats.js.api import ConsumerInfo, StreamInfo
 
     from tracker_daemon.config import NatsSettings
-    from tracker_daemon.messages import Message
+    from tracker_daemon.messages import Message, Token
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ WATCH_SECONDS: Final = 1
 CHECK_SECONDS: Final = 30
 """One look of the watch, which makes a few requests, may take so long."""
 POLL_SECONDS: Final = 5
-IN_PROGRESS: Final = b"+WPI"
+IN_PROGRESS: Final = "+WPI"
 MESSAGES_PER_TURN: Final = 100
 """After so many messages the event loop gets its turn: nats-py hands over a full queue without a pause."""
 
@@ -49,7 +49,7 @@ class JetStreamConsumer:
         self,
         client: Client,
         settings: NatsSettings,
-        receive: Callable[[Message, str | None], None],
+        receive: Callable[[Message, Token], None],
         room: Callable[[], tuple[int, int]],
         fail: Callable[[Exception], None],
     ) -> None:
@@ -67,7 +67,7 @@ class JetStreamConsumer:
         self._attached_on: int | None = None  # the connection, counted in reconnects
         self._incarnation = Incarnation()
         self._left: int | None = None  # pending when a delivery raised a doubt
-        self._acks: list[str] = []
+        self._acks: list[Token] = []
         self._lag_at = 0.0  # when a message last told it, or it was asked for
         self._complaint: str | None = None
         self._deliveries = 0
@@ -107,7 +107,7 @@ class JetStreamConsumer:
         if self._certain and self._tasks:
             await self._subscription.ask()
 
-    async def ack(self, tokens: Iterable[str]) -> None:
+    async def ack(self, tokens: Iterable[Token]) -> None:
         """Acknowledge messages, once their stream is known to be there; what is not is delivered again."""
         self._acks.extend(tokens)
         if self._certain:
@@ -120,7 +120,7 @@ class JetStreamConsumer:
         except nats.errors.Error as error:
             log.warning("acknowledgements not sent, their messages will come again", reason=str(error))
 
-    async def in_progress(self, tokens: Iterable[str]) -> None:
+    async def in_progress(self, tokens: Iterable[Token]) -> None:
         """Ask the stream to wait another ack wait for messages that are still held."""
         if not self._certain:
             return

@@ -19,7 +19,6 @@ class Position(Struct, frozen=True, gc=False):
     """A delivery's place in stream and consumer; `delivered` counts deliveries of this message from 1."""
 
     stream: str
-    consumer: str
     delivered: int
     stream_sequence: int
     consumer_sequence: int
@@ -33,9 +32,9 @@ def parse_reply(reply: str) -> Position:
     if not reply.startswith("$JS.ACK.") or (len(tokens) != 9 and len(tokens) < 11):
         raise ValueError(f"not a JetStream reply subject: {reply[:200]!r}")
     first = 2 if len(tokens) == 9 else 4
-    stream, consumer, delivered, stream_sequence, sequence, published_ns, pending = tokens[first : first + 7]
+    stream, _, delivered, stream_sequence, sequence, published_ns, pending = tokens[first : first + 7]
     return Position(
-        stream, consumer, int(delivered), int(stream_sequence), int(sequence), int(published_ns), int(pending)
+        stream, int(delivered), int(stream_sequence), int(sequence), int(published_ns), int(pending)
     )
 
 

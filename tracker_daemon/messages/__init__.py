@@ -15,6 +15,7 @@ from tracker_daemon.messages.records import (
     Outcome,
     Record,
     Result,
+    Token,
     dead_letter,
     uuid7,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Outcome",
     "Record",
     "Result",
+    "Token",
     "contract_field",
     "dead_letter",
     "decode",

@@ -131,12 +131,16 @@ class DeadLetter(Struct, frozen=True):
 Record = Decision | Outcome | InvalidPayload
 
 
+Token = tuple[int, str]
+"""What acknowledges a message: the number of its stream, among those of one name, and its reply subject."""
+
+
 class Delivery(Struct, frozen=True, gc=False):
-    """A message on its way: as it came, what it became, and the subject that takes its acknowledgement."""
+    """A message on its way: as it came, what it became, and what acknowledges it (None: nothing does)."""
 
     message: Message
     record: Record
-    reply: str | None
+    token: Token | None
 
     @property
     def size(self) -> int:

@@ -33,13 +33,12 @@ async def project(connection: Connection, deliveries: Sequence[Delivery]) -> dic
         if not isinstance(record, InvalidPayload)
     }
     refused: dict[UUID, str] = {}
-    decisions = set(ids.values())
-    if not decisions:
+    if not ids:
         return {}
     try:
-        await _project(connection, list(decisions))
+        await _project(connection, list(ids.values()))
     except Rejected:
-        for id_ in decisions:
+        for id_ in set(ids.values()):
             try:
                 await _project(connection, [id_])
             except Rejected as error:

@@ -56,8 +56,7 @@ async def copy_straight(connection: Connection, deliveries: Sequence[Delivery]) 
 
 async def _copy(connection: Connection, table: Table, records: Sequence[Struct]) -> None:
     await _check_guard(connection, table)
-    rows = sorted(map(table.row, records), key=table.order)
-    await copy(connection, table.name, table.columns, rows)
+    await copy(connection, table.name, table.columns, map(table.row, sorted(records, key=table.order)))
     # Once more: only now is the table locked against whoever would change that before the COMMIT.
     await _check_guard(connection, table)
 

@@ -235,7 +235,7 @@ class Transaction:
         await self._connection.execute(table.make_incoming)
         try:
             await copy(
-                self._connection, table.incoming, table.columns, [table.row(record) for _, record in rows]
+                self._connection, table.incoming, table.columns, (table.row(record) for _, record in rows)
             )
         except Rejected as error:
             if error.position is not None:
