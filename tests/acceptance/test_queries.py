@@ -374,6 +374,7 @@ def refused(ended: Finished, code: int) -> str:
         (("recent", "--agent", "\udcff"), 2, "expected UTF-8"),
         (("stats", "--context", "[1]"), 2, "expected a JSON object"),
         (("stats", "--context", "{"), 2, "expected a JSON object"),
+        (("stats", "--context", '{"a": ' * 500 + "1" + "}" * 500), 1, "context is nested deeper"),
         (("stats", "--outcome", "MAYBE"), 2, "expected one of SUCCESS, FAILURE, PENDING"),
         (("successful", "--outcome", "FAILURE"), 1, "successful decisions have no outcome FAILURE"),
     ],

@@ -98,6 +98,17 @@ def within(value: Any, low: Any, high: Any) -> bool:
     return value is not None and low <= value <= high
 
 
+async def test_numbers_of_any_length_are_looked_for(dsn: str, sql: asyncpg.Connection) -> None:
+    """An amount in the smallest unit of a coin is soon longer than 64 bits."""
+    store, amounts = Store(dsn), [2**64, 10**30 + 1]
+    await store.write(deliver(*(payload_of(context={"wei": amount}) for amount in amounts)))
+    await store.close()
+    for amount in amounts:
+        async with reading(sql):
+            page = await recent_decisions(sql, Filter(context={"wei": amount}))
+        assert [row.context for row in page.rows] == [{"wei": amount}]
+
+
 async def test_one_decision_with_all_that_is_known_about_it(dsn: str, sql: asyncpg.Connection) -> None:
     """As it is now, and as it was before its outcome was corrected."""
     store, prompt = Store(dsn), "Buy? \U0001f4c8 " * 100_000

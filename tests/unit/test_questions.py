@@ -52,6 +52,8 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Recent, b"{", "no JSON object"),
         (Recent, b"\xff\xfe", "no JSON object"),
         (Recent, b'{"context":' * 100_000, "no JSON object"),
+        (Recent, b'{"context":' + b'{"a":' * 201 + b"1" + b"}" * 202, "context is nested deeper"),
+        (Recent, b'{"extra":{"a":' + b"[" * 800 + b"]" * 800 + b"}}", "extra is nested deeper"),
     ],
 )
 def test_what_is_wrong_is_named(kind: type[Recent], data: bytes, says: str) -> None:

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Annotated, Any, Final, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
-import orjson
+import msgspec
 import typer
 
 from tracker_daemon.cli.options import moment
@@ -108,12 +108,9 @@ def _decimal(text: str) -> Decimal:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise typer.BadParameter('expected a JSON object, such as {"trend": "up"}')
-    return value
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        raise typer.BadParameter('expected a JSON object, such as {"trend": "up"}') from None
 
 
 def _outcome(text: str) -> str:

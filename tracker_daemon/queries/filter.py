@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-import orjson
+import msgspec
 from msgspec import Meta, Struct
 
-from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.errors import InvalidPayload, InvalidQuestion
+from tracker_daemon.messages.payload import check_depth
 
 Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 """A time with its offset from UTC."""
@@ -93,6 +94,11 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             # asyncpg would send another number.
             if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
                 raise InvalidQuestion(f"{name} is no number that a column could hold")
+        for name in OBJECTS:
+            try:
+                check_depth(msgspec.json.encode(getattr(self, name)))
+            except (InvalidPayload, RecursionError):
+                raise InvalidQuestion(f"{name} is nested deeper than any that is stored") from None
 
 
 class Selection:
@@ -130,7 +136,7 @@ class Selection:
             require(f"{column} <= {{}}::numeric", getattr(wanted, f"max_{column}"))
         for column in OBJECTS:
             if (value := getattr(wanted, column)) is not None:
-                require(f"{column} @> {{}}::jsonb", orjson.dumps(value).decode())
+                require(f"{column} @> {{}}::jsonb", msgspec.json.encode(value).decode())
         require("created_at >= {}", wanted.since)
         require("created_at < {}", wanted.until)
         if wanted.outcome == "PENDING":
