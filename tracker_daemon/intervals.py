@@ -17,7 +17,8 @@ def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
     rate = successes / count
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * sqrt(rate * (1 - rate) / count + (z / count / 2) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounded, the two may miss a rate of 0 or 1, which is an end of its interval.
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
 
 
 def chernoff(successes: int, count: int, risk: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.intervals import Z99
+from tracker_daemon.intervals import Z99, wilson
 from tracker_daemon.scores.changes import State, change
 from tracker_daemon.scores.score import Score
 
@@ -27,10 +27,16 @@ def test_the_interval_holds_the_rate_and_solves_wilsons_equation(successes: int,
         assert (lower, upper) == (0, 1)
         return
     rate = score(successes, failures).rate
-    assert lower <= rate + 1e-12
-    assert rate <= upper + 1e-12
+    assert lower <= rate <= upper
     for end in (lower, upper):
         assert (rate - end) ** 2 == pytest.approx(Z99 * Z99 * end * (1 - end) / count, abs=1e-9)
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_what_never_or_always_happened_is_an_end_of_the_interval(seen: int) -> None:
+    """A picture of an interval that ends beside its rate, by whatever little, cannot be drawn."""
+    for count in range(1, 2000):
+        assert wilson(seen * count, count)[seen] == seen
 
 
 def test_three_unlucky_trades_wake_nobody() -> None:
