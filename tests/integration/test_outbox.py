@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -187,6 +188,20 @@ async def test_what_nats_will_never_take_holds_up_nothing(
         assert tracker.dropped == 3
         assert await stored(stream) == 1
     assert "is not recorded" in caplog.text
+
+
+async def test_what_nats_takes_without_its_header_alone_holds_up_nothing(stream: Stream) -> None:
+    """The server counts the header with its id, and hangs up; its client counts the payload alone."""
+    await stream.make()
+    said: dict[str, Any] = SAID | {"id": uuid4(), "timestamp": datetime(2026, 1, 1, tzinfo=UTC)}
+    empty = len(written("llm.decisions", said | {"prompt": ""}).payload)
+    room = stream.client.max_payload - empty - len(f"NATS/1.0\r\nNats-Msg-Id: {uuid4()}\r\n\r\n")
+    async with over_nats(stream) as tracker:
+        await tracker.track_decision(**said | {"prompt": "p" * room}, confirm=True)
+        with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
+            await tracker.track_decision(**said | {"prompt": "p" * (room + 1)}, confirm=True)
+        await tracker.track_decision(**SAID, confirm=True)
+    assert await stored(stream) == 2
 
 
 async def test_a_publish_that_is_not_permitted_says_so(

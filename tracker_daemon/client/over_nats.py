@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_type_hints
+from uuid import UUID
 
 import msgspec
 import nats.errors
@@ -30,6 +31,7 @@ ACK_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0
 """Longer than a daemon, unless told otherwise, lets a question wait and take."""
 CLOSE_SECONDS: Final = 2.0
+HEADER_BYTES: Final = len(f"NATS/1.0\r\n{Header.MSG_ID.value}: {UUID(int=0)}\r\n\r\n")
 
 T = TypeVar("T")
 
@@ -57,8 +59,11 @@ class OverNats:
 
     async def send(self, messages: Sequence[Message]) -> list[TrackerError | None]:
         """Publish side by side; each is safe once the stream has acknowledged it."""
-        jetstream = (await self._connected()).jetstream(timeout=ACK_SECONDS)
-        return await asyncio.gather(*(self._publish(jetstream, message) for message in messages))
+        client = await self._connected()
+        jetstream = client.jetstream(timeout=ACK_SECONDS)
+        return await asyncio.gather(
+            *(self._publish(jetstream, client.max_payload, message) for message in messages)
+        )
 
     async def ask(self, question: Asked[T]) -> T:
         """Ask whichever daemon takes it."""
@@ -79,18 +84,19 @@ class OverNats:
         if self._servers and self._client is not None:
             await _close(self._client)
 
-    async def _publish(self, jetstream: JetStreamContext, message: Message) -> TrackerError | None:
+    async def _publish(self, jetstream: JetStreamContext, most: int, message: Message) -> TrackerError | None:
         subject = self._subjects[message.subject]
         # The stream knows a message that was stored, but whose ack got lost, by this id.
         headers = {Header.MSG_ID.value: str(message.identity)}
+        # nats-py counts the payload alone; the server the header too, and it would hang up each time.
+        if len(message.payload) + HEADER_BYTES > most:
+            return _too_large(message, f"with their header more than {most}")
         try:
             await jetstream.publish(subject, message.payload, headers=headers)
         except nats.js.errors.NoStreamResponseError:
             return Unavailable(f"no stream takes {subject}: start a daemon, which makes it")
-        except (nats.errors.MaxPayloadError, nats.js.errors.BadRequestError) as error:
-            return InvalidPayload(
-                "too_large", None, f"{len(message.payload)} bytes, NATS refuses them: {error}"
-            )
+        except nats.js.errors.BadRequestError as error:
+            return _too_large(message, str(error))
         except (nats.errors.Error, OSError) as error:
             return Unavailable(f"{subject} is not acknowledged: {self._words(error)}")
         return None
@@ -135,6 +141,10 @@ class OverNats:
         """What the connection last said, a refusal of the server above all, tells more than silence."""
         silent = isinstance(error, TimeoutError)
         return self._reason or ("no answer in time" if silent else str(error) or type(error).__name__)
+
+
+def _too_large(message: Message, words: str) -> InvalidPayload:
+    return InvalidPayload("too_large", None, f"{len(message.payload)} bytes, NATS refuses them: {words}")
 
 
 async def _close(client: Client) -> None:
