@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.filter import Filter, Selection, Time
-from tracker_daemon.queries.page import Page, Place, check_limit, place, question
+from tracker_daemon.queries.page import Page, Place, check_limit, place, question, rows_of
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -179,20 +179,17 @@ async def _page(
     if last := place(cursor, asked, tuple[order.kind, UUID]):  # type: ignore[name-defined]
         key, id_ = map(chosen.parameter, last)
         beyond = f"({order.key}, id) {order.sign} ({key}, {id_})"
-    rows = await connection.fetch(
-        _LIST.format(
-            source=chosen.source,
-            condition=chosen.condition,
-            key=order.key,
-            beyond=beyond,
-            direction="DESC" if order.sign == "<" else "ASC",
-            limit=limit + 1,
-        ),
-        *chosen.values,
+    query = _LIST.format(
+        source=chosen.source,
+        condition=chosen.condition,
+        key=order.key,
+        beyond=beyond,
+        direction="DESC" if order.sign == "<" else "ASC",
+        limit=limit + 1,
     )
-    found = [dict(row) for row in rows[:limit]]
+    found, more = await rows_of(connection, query, chosen.values, limit)
     keys = [values.pop("key") for values in found]
-    end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if len(rows) > limit else None
+    end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if more else None
     page = []
     for values in found:
         page.append(told(values))

@@ -12,7 +12,7 @@ from msgspec import Struct
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.decisions import SHOWN, Told, told
 from tracker_daemon.queries.filter import Filter, Selection
-from tracker_daemon.queries.page import Page, Place, check_limit, place, question
+from tracker_daemon.queries.page import Page, Place, check_limit, place, question, rows_of
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -97,21 +97,18 @@ async def search(
         time, id_ = map(chosen.parameter, last)
         beyond = f"(created_at, id) < ({time}, {id_})"
     await connection.execute(_BY_INDEX.format(switch="off"))
-    rows = await connection.fetch(
-        _SEARCH.format(
-            asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
-            source=chosen.source,
-            condition=chosen.condition,
-            beyond=beyond,
-            limit=limit + 1,
-            many=MANY,
-            queued=MAX_QUEUED,
-        ),
-        *chosen.values,
+    query = _SEARCH.format(
+        asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
+        source=chosen.source,
+        condition=chosen.condition,
+        beyond=beyond,
+        limit=limit + 1,
+        many=MANY,
+        queued=MAX_QUEUED,
     )
+    found, more = await rows_of(connection, query, chosen.values, limit)
     await connection.execute(_BY_INDEX.format(switch="DEFAULT"))
-    found = [dict(row) for row in rows[:limit]]
-    end = Place(asked, [found[-1]["created_at"], found[-1]["id"]]).cursor() if len(rows) > limit else None
+    end = Place(asked, [found[-1]["created_at"], found[-1]["id"]]).cursor() if more else None
     left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
     hits = []
     for row in found:
