@@ -156,11 +156,13 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_recent_decisions(agent="risk"), "unknown field `agent`"),
         (lambda tracker: tracker.get_decision_stats(since=BEGIN.replace(tzinfo=None)), "offset from UTC"),
         (lambda tracker: tracker.get_calibration(buckets=1), ">= 2"),
+        (lambda tracker: tracker.get_decision_stats(min_pnl=float("nan")), "min_pnl is no number"),
+        (lambda tracker: tracker.get_calibration(maturity_seconds=float("inf")), "maturity_seconds"),
         (lambda tracker: tracker.search_decisions("-rsi"), "a word that is there"),
         (lambda tracker: tracker.get_decision("7"), "Invalid UUID"),
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
-    ids=["limit", "cursor", "name", "time", "buckets", "words", "id", "asked"],
+    ids=["limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "id", "asked"],
 )
 async def test_a_wrong_question_is_refused_alike(
     side: str, sides: dict[str, DecisionTracker], asked: Any, says: str

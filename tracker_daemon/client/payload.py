@@ -26,13 +26,21 @@ def new_id() -> UUID:
     return uuid7(time.time_ns(), token_bytes(8))
 
 
+def finite(value: Any) -> Any:
+    """The value, or its text where it is infinite or not a number, for the other side to refuse.
+
+    JSON has no such numbers: as null, a lost P&L would look like none, a lost condition hold for all.
+    """
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def written(subject: str, fields: Mapping[str, Any]) -> Message:
     """The message of a decision or an outcome; `InvalidPayload` for what has no JSON.
 
     Its time is now unless told otherwise, not when it leaves the queue. What is None is left out.
     """
     now = time.time_ns()
-    said = {name: _finite(value) for name, value in fields.items() if value is not None}
+    said = {name: finite(value) for name, value in fields.items() if value is not None}
     said.setdefault("timestamp", datetime.fromtimestamp(now / 1e9, UTC))
     try:
         payload = orjson.dumps(
@@ -51,11 +59,6 @@ def check(message: Message, fields: Mapping[str, Any]) -> None:
     embedding = fields.get("prompt_embedding")
     dimensions = len(embedding) if isinstance(embedding, Sized) else 0
     decode(message, Contract(max_payload_bytes=sys.maxsize, embedding_dimensions=dimensions))
-
-
-def _finite(value: Any) -> Any:
-    # JSON has no such numbers: as null, a lost P&L would look like none.
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _exact(value: Any) -> Any:

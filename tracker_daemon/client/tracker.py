@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tracker_daemon.client import keywords
 from tracker_daemon.client.call import Call
 from tracker_daemon.client.outbox import Outbox
-from tracker_daemon.client.payload import check, new_id, written
+from tracker_daemon.client.payload import check, finite, new_id, written
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, contract_field
 from tracker_daemon.queries import Page, as_json, parse, questions
@@ -247,4 +247,5 @@ class DecisionTracker:
 
 
 def _question(kind: type[Question], agent_name: str | None, conditions: Mapping[str, Any]) -> Question:
-    return parse(as_json({**conditions, "agent_name": agent_name}), kind)
+    asked = {name: finite(value) for name, value in conditions.items()}
+    return parse(as_json({**asked, "agent_name": agent_name}), kind)
