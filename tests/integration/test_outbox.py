@@ -281,6 +281,23 @@ async def test_the_end_is_bounded_and_counts_what_is_left(
             await tracker.close()
 
 
+@pytest.mark.parametrize("seconds", [0, 0.1])
+def test_an_agent_that_does_not_close_hears_what_is_lost(
+    seconds: float, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where nothing had been begun yet."""
+    tracker = DecisionTracker.on_postgres(postgres_server.dsn("nowhere"))
+
+    async def forget() -> None:
+        for _ in range(3):
+            await tracker.track_decision(**SAID)
+        await asyncio.sleep(seconds)
+
+    asyncio.run(forget())
+    assert tracker.dropped == 3
+    assert "is not recorded, and others may follow: the tracker was not closed before" in caplog.text
+
+
 async def test_a_client_of_the_agents_own_stays_open(stream: Stream) -> None:
     await stream.make()
     client = await nats.connect(stream.settings["TRACKER_NATS_SERVERS"])

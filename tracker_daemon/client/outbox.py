@@ -61,6 +61,7 @@ class Outbox:
             self._bytes += entry.size
             if self._work is None or self._work.done():
                 self._work = asyncio.create_task(self._hand_over())
+                self._work.add_done_callback(self._ended)
         return entry
 
     def drop(self, error: TrackerError) -> None:
@@ -93,11 +94,8 @@ class Outbox:
             async with asyncio.timeout(seconds):
                 await self.flush()
         except TimeoutError:
-            error = Unavailable(f"the tracker was closed before ({self._trouble or 'no answer yet'})")
             if self._work is not None:
                 self._work.cancel()
-            while self._entries:
-                self._drop(error, self._take())
         await self._side.close()
         if self._work is not None:
             await asyncio.wait({self._work})
@@ -155,6 +153,14 @@ class Outbox:
         if not entry.outcome.done():
             entry.outcome.set_result(error)
             self.drop(error)
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        """Drop what is left where the work was cancelled: by `close`, or by an event loop that ends."""
+        if work.cancelled():
+            how = "was closed before" if self._closed else "was not closed before its event loop ended"
+            error = Unavailable(f"the tracker {how} ({self._trouble or 'no answer yet'})")
+            while self._entries:
+                self._drop(error, self._take())
 
     def _after_success(self) -> None:
         if self._trouble is not None:
