@@ -22,6 +22,7 @@ EQUAL: Final = (
 )
 RANGES: Final = ("confidence", "propensity", "pnl", "cost_usd", "tokens_used", "latency_ms")
 OBJECTS: Final = ("context", "extra")
+TIMES: Final = ("since", "until", "as_of")
 MAX_EXPONENT: Final = 100
 """Of a bound for a number; no column holds one that is greater, or nearer to 0."""
 UNDECIDED: Final = "(outcome IS NULL OR outcome = 'PENDING')"
@@ -85,7 +86,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
     def __post_init__(self) -> None:
         """Refuse what PostgreSQL would only refuse in the middle."""
-        for name in ("since", "until", "as_of"):
+        for name in TIMES:
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise InvalidQuestion(f"{name} needs an offset from UTC, as in 2026-11-23T10:00:00Z")

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.filter import TIMES, Filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,11 @@ class Place(Struct, frozen=True, array_like=True):
 
 
 def question(name: str, wanted: Filter, *more: object) -> str:
-    """What tells cursors apart: the order, the filter and whatever else chooses rows."""
-    conditions = [getattr(wanted, field) for field in Filter.__struct_fields__]
+    """What tells cursors apart: the order, the filter and whatever else chooses rows, but for times.
+
+    `--since 24h` is another time for each page; what follows a row is well-defined whatever the time.
+    """
+    conditions = [getattr(wanted, name) for name in Filter.__struct_fields__ if name not in TIMES]
     return blake2b(msgspec.json.encode([name, conditions, *more]), digest_size=9).hexdigest()
 
 
