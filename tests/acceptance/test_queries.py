@@ -395,6 +395,26 @@ async def test_a_cursor_of_another_list_is_refused(asked: dict[str, str], record
         assert says in refused(ended, 1)
 
 
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)])
+async def test_a_full_disk_is_a_sentence(form: tuple[str, ...], asked: dict[str, str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 - a device
+        process = await asyncio.create_subprocess_exec(
+            SCRIPT, "stats", *form, env=asked, stdout=full, stderr=-1
+        )
+    _, err = await process.communicate()
+    assert err == b"tracker-daemon: No space left on device: what was written is not whole\n"
+    assert process.returncode == 1
+
+
+async def test_a_bar_that_cannot_be_encoded_is_no_reason_to_fail(
+    asked: dict[str, str], record: asyncpg.Connection
+) -> None:
+    assert record
+    text = await ask({**asked, "PYTHONIOENCODING": "ascii"}, "stats")
+    [rate] = [line for line in table(text) if line[0] == "resolved_success_rate"]
+    assert set(rate[2]) == {"?"}
+
+
 async def test_of_an_unknown_agent_there_is_nothing(
     asked: dict[str, str], record: asyncpg.Connection
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -70,9 +73,18 @@ def _tracker_daemon(
 
 def main() -> None:
     """Run the command line; an error meant for the reader becomes a sentence on stderr and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars that an encoding does not have are no reason to fail
     try:
         app()
     except TrackerError as error:
         for sentence in str(error).splitlines():
             typer.echo(f"tracker-daemon: {sentence}", err=True)
         sys.exit(2 if isinstance(error, SettingsError | SchemaError) else 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Python writes what is left at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        typer.echo(f"tracker-daemon: {error.strerror}: what was written is not whole", err=True)
+        sys.exit(1)
