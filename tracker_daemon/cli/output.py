@@ -36,7 +36,7 @@ def cell(value: Any, style: str = "") -> Text:
     if value is None:
         return Text("-", "dim")
     if isinstance(value, datetime):
-        value = f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        value = f"{_utc(value):%Y-%m-%d %H:%M:%S} UTC"
     return Text(visible(str(value)), style, overflow="fold")
 
 
@@ -47,6 +47,8 @@ def number(value: float | Decimal | None, sign: str = "") -> str:
     if isinstance(value, int):
         return f"{value:{sign},}"
     exact = Decimal(value)
+    if not exact.is_finite():  # the table of somebody else may hold such a P&L
+        return str(exact)
     places = 4 if abs(exact) >= 1 or not exact else 3 - exact.adjusted()
     return f"{exact:{sign},.{places}f}".rstrip("0").rstrip(".")
 
@@ -95,9 +97,14 @@ def _plain(value: Any) -> Any:
         case Decimal():
             return f"{value:f}"
         case datetime():
-            return value.astimezone(UTC).isoformat()
+            return _utc(value).isoformat()
         case dict():
             return as_json(value).decode()
         case bool():
             return str(value).lower()
     return value
+
+
+def _utc(moment: datetime) -> datetime:
+    # asyncpg's infinite ones have no offset, and beyond them there is no other time zone.
+    return moment.astimezone(UTC) if moment.tzinfo else moment

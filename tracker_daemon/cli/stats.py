@@ -98,8 +98,8 @@ def _print(told: Answer, keys: Sequence[Key]) -> None:
         out.print(_one(told.groups[0]))
     else:
         out.print(_many(told.groups, keys))
-        if any(group.key.get("day") for group in told.groups):
-            out.print(_days(told.groups, keys))
+        if days := {day for group in told.groups if (day := _day(group))}:
+            out.print(_days(told.groups, keys, min(days), max(days)))
 
 
 def _one(group: Stats) -> Table:
@@ -136,10 +136,17 @@ def _many(groups: Sequence[Stats], keys: Sequence[Key]) -> Table:
     return table
 
 
-def _days(groups: Sequence[Stats], keys: Sequence[Key]) -> Table:
+def _day(group: Stats) -> date | None:
+    """None: these are not of one day, have no time, or one that Python has not."""
+    try:
+        return date.fromisoformat(group.key.get("day") or "")
+    except ValueError:
+        return None
+
+
+def _days(groups: Sequence[Stats], keys: Sequence[Key], first: date, last: date) -> Table:
     """The P&L of each day from the first to the last, a line for each group by the other keys."""
-    told = {date.fromisoformat(group.key["day"]) for group in groups if group.key["day"]}
-    days = [min(told) + timedelta(days=n) for n in range((max(told) - min(told)).days + 1)]
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     table = Table(box=None, pad_edge=False)
     others = [key for key in keys if key != "day"]
     for key in others:
@@ -150,9 +157,10 @@ def _days(groups: Sequence[Stats], keys: Sequence[Key]) -> Table:
     lines: dict[tuple[str | None, ...], dict[str | None, Any]] = {}
     for group in groups:
         line = lines.setdefault(tuple(group.key[key] for key in others), {})
-        line[group.key["day"]] = group.total_pnl
+        if group.total_pnl is not None and group.total_pnl.is_finite():
+            line[group.key["day"]] = group.total_pnl
     for names, pnl in lines.items():
-        known = [value for value in pnl.values() if value is not None]
+        known = pnl.values()
         ends = (number(end(known, default=None), "+") for end in (min, max))
         table.add_row(*map(cell, names), sparkline([pnl.get(str(day)) for day in days], 36), *ends)
     return table

@@ -29,7 +29,8 @@ SET LOCAL cursor_tuple_fraction = 1
 async def reading(connection: Connection, seconds: float = TIMEOUT_SECONDS) -> AsyncIterator[None]:
     """Let a block ask in one snapshot; a statement that takes longer than `seconds` is ended by the server.
 
-    Raises `InvalidQuestion` for values that the database refuses, else as `translated`.
+    Raises `InvalidQuestion` for values that the database refuses, and for times that Python has not, else as
+    `translated`.
     """
     try:
         with translated():
@@ -38,6 +39,10 @@ async def reading(connection: Connection, seconds: float = TIMEOUT_SECONDS) -> A
                 yield
     except Rejected as error:
         raise InvalidQuestion(f"the database cannot look for that: {error}") from error
+    except OverflowError as error:  # of an adopted table, or one that others write to
+        raise InvalidQuestion(
+            "a decision here has a time before the year 1, or after 9999: leave it out with since and until"
+        ) from error
     except Unavailable as error:
         if isinstance(error.__cause__, asyncpg.QueryCanceledError):
             raise InvalidQuestion(
