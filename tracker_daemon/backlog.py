@@ -56,6 +56,10 @@ class Backlog(Chore):
     async def _move(self, connection: Connection, keys: list[Any]) -> None:
         """Take these rows out of the queue, to where their decisions belong."""
 
+    async def _sweep(self, connection: Connection) -> bool:  # noqa: ARG002 - most queues get all there is
+        """Do a step of what can wait until the queue is short, under the lease; True: there is more of it."""
+        return False
+
     async def _look(self, connection: Connection) -> float:
         """Do one step if there is work and nobody else does it."""
         clock = asyncio.get_running_loop().time
@@ -66,6 +70,8 @@ class Backlog(Chore):
             moved_from = clock()
             await self._move(connection, keys)
             self._adapt(clock() - moved_from, more=more)
+        if not more:
+            more = await self._sweep(connection)
         if self._lease.held and not more:
             await self._lease.give_back(connection)
         rest = (clock() - began) * (1 / MAX_SHARE - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import structlog
 
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
 
 log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS: Final = 6 * 3600.0
+"""How long it rests after it has looked through all decisions for those that nobody has queued."""
+SWEEP_ROWS: Final = 10_000
+"""Decisions that one step looks at: their keys alone, in the order of the keys."""
 
 _QUEUE: Final = Queue(
     "text_index",
@@ -33,6 +40,22 @@ FROM llm_decisions WHERE id = ANY({ids})
 ON CONFLICT (decision_id) DO NOTHING
 """
 _LEAVE: Final = "DELETE FROM llm_text_queue WHERE id IN ({keys})"
+# In one snapshot a decision is in the queue, in the index, or missed. The ids of a step come as an array,
+# which is looked up by the primary key whatever is guessed about it.
+_SWEEP: Final = """
+WITH walked AS MATERIALIZED (
+    SELECT id FROM llm_decisions WHERE id >= $1 ORDER BY id LIMIT {rows:d}
+), missed AS (
+    SELECT id FROM walked
+    EXCEPT SELECT decision_id FROM llm_text_index WHERE decision_id = ANY(ARRAY(SELECT id FROM walked))
+    EXCEPT SELECT unnest(decisions) FROM llm_text_queue
+), queued AS (
+    INSERT INTO llm_text_queue (decisions)
+    SELECT array_agg(id) FROM (SELECT id, (row_number() OVER () - 1) / 100 AS number FROM missed) m
+    GROUP BY number
+)
+SELECT id FROM walked ORDER BY id DESC LIMIT 1
+"""
 
 
 class TextIndex(Backlog):
@@ -41,6 +64,8 @@ class TextIndex(Backlog):
     def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
         """Keep the address; `run` connects."""
         super().__init__(dsn, _QUEUE, statement_cache=statement_cache)
+        self._sweep_at = 0.0
+        self._swept = UUID(int=0)
 
     async def _move(self, connection: Connection, keys: list[int]) -> None:
         numbers = ", ".join(map(str, keys))
@@ -64,3 +89,17 @@ class TextIndex(Backlog):
                     await connection.execute(_INDEX.format(ids=f"ARRAY['{id_}'::uuid]"))
             except Rejected as error:
                 log.warning("a decision that no search will find", decision=str(id_), reason=error.safely)
+
+    async def _sweep(self, connection: Connection) -> bool:
+        """Queue decisions that are in neither place: those of a daemon that knows nothing of the index."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._sweep_at or not await self._lease.take(connection):
+            return False
+        with translated():
+            async with connection.transaction():
+                last = await connection.fetchval(_SWEEP.format(rows=SWEEP_ROWS), self._swept)
+        if last in {None, self._swept}:
+            self._swept, self._sweep_at = UUID(int=0), clock() + SWEEP_SECONDS
+            return False
+        self._swept = last
+        return True

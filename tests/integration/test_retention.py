@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.chores import running
 from tests.factory import days_ago, decision, deliver, outcome
+from tests.texts import index_all
 from tests.waiting import until
 from tracker_daemon import metrics
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
@@ -136,6 +137,20 @@ async def test_all_that_is_older_goes_together_and_nothing_that_is_younger(
     assert total(steps) == Counter(expected)
     assert {near.id for near in await nearest(sql, [1, 2, 3], 10)} == young["llm_decisions"]
     assert not total(await pruned(sql)).total()
+
+
+async def test_what_an_older_daemon_leaves_behind_in_the_index_of_texts_goes_too(
+    dsn: str, store: Store, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It prunes the tables that it knows; in several steps, with what is kept in between."""
+    monkeypatch.setattr(pruning, "WALK_ROWS", 3)
+    await fill(store, sql, dsn, 5, decisions=20)
+    await index_all(dsn)
+    before = (await rows(sql))["llm_text_index"]
+    gone = set(sorted(before)[::2])
+    await sql.execute("DELETE FROM llm_decisions WHERE id = ANY($1)", gone)
+    assert total(await pruned(sql))["llm_text_index"] == len(gone) > 3
+    assert (await rows(sql))["llm_text_index"] == before - gone
 
 
 async def test_dead_letters_that_were_never_replayed_go_only_when_asked(

@@ -20,9 +20,11 @@ from tests.factory import days_ago, decision, deliver
 from tests.servers import Away
 from tests.texts import index_all, indexed, nothing_waits, queue, store, waiting
 from tests.waiting import until, until_metric
+from tracker_daemon.backlog import LOOK_SECONDS
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
 from tracker_daemon.postgres import connected
+from tracker_daemon.queries import Filter, reading, search
 from tracker_daemon.retention import cutoff, move_horizon, prune
 from tracker_daemon.store import Store
 from tracker_daemon.text_index import TextIndex
@@ -39,6 +41,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
     monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
+
+
+async def store_as_older(sql: asyncpg.Connection, *ids: UUID) -> None:
+    """Store decisions as a daemon does that knows nothing of the index: in its table alone."""
+    await sql.executemany(
+        "INSERT INTO llm_decisions (id, agent_name, decision_type, symbol, prompt, response, model) "
+        "VALUES ($1, 'momentum', 'signal', 'BTC', 'older', '!', 'gpt-x')",
+        [(id_,) for id_ in ids],
+    )
 
 
 def words(number: int) -> str:
@@ -170,13 +181,73 @@ async def test_what_was_stored_before_there_was_an_index_is_queued_by_the_migrat
         assert [size for (size,) in sizes] == [100, 100, 5]
 
 
+@pytest.mark.usefixtures("_impatient")
+async def test_what_an_older_daemon_stores_beside_it_is_queued_too(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several steps, from the first key to the last; before it starts, and while it runs."""
+    monkeypatch.setattr("tracker_daemon.text_index.SWEEP_ROWS", 7)
+    monkeypatch.setattr("tracker_daemon.text_index.SWEEP_SECONDS", 0.02)
+    before = [UUID(int=0), *(uuid4() for _ in range(30)), UUID(int=2**128 - 1)]
+    beside = [uuid4() for _ in range(10)]
+
+    async def found(*ids: UUID) -> bool:
+        async with reading(sql):
+            page = await search(sql, "older or buy", Filter(), 1000)
+        return {hit.decision.id for hit in page.rows} == set(ids)
+
+    await store_as_older(sql, *before)
+    new = await store(dsn, *map(words, range(20)))
+    assert await found(*new)
+    async with running(TextIndex(dsn)):
+        await until(lambda: found(*new, *before))
+        await store_as_older(sql, *beside)
+        await until(lambda: found(*new, *before, *beside))
+        await until(lambda: nothing_waits(sql))
+    assert (await indexed(sql)).keys() == {*new, *before, *beside}
+
+
+async def test_a_sweep_queues_what_is_in_neither_place_in_rows_of_a_hundred(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    done = await store(dsn, *map(words, range(20)))
+    await index_all(dsn)
+    queued = await store(dsn, *map(words, range(20)))
+    ids = {uuid4() for _ in range(150)}
+    await store_as_older(sql, *ids)
+    index = TextIndex(dsn)
+    async with connected(dsn) as connection:
+        assert await index._sweep(connection)
+    waits = await waiting(sql)
+    assert waits[:20] == queued
+    assert set(waits[20:]) == ids
+    assert len(waits) == 170
+    sizes = await sql.fetch("SELECT cardinality(decisions) FROM llm_text_queue ORDER BY id")
+    assert sorted(size for (size,) in sizes) == [20, 50, 100]
+    assert (await indexed(sql)).keys() == set(done)
+
+
+async def test_it_sweeps_now_and_again_and_one_daemon_at_a_time(dsn: str, sql: asyncpg.Connection) -> None:
+    await store_as_older(sql, uuid4())
+    other = Lease("text_index")
+    await other.take(sql)
+    index = TextIndex(dsn)
+    assert await index.look() >= LOOK_SECONDS
+    assert await nothing_waits(sql)
+    await other.give_back(sql)
+    while not await indexed(sql):
+        await index.look()
+    await store_as_older(sql, uuid4())
+    assert await index.look() >= LOOK_SECONDS
+    assert await nothing_waits(sql)
+    await index.leave()
+
+
 # What must not keep it from working.
 
 
 @pytest.mark.usefixtures("_impatient")
-async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said_once(
-    dsn: str, sql: asyncpg.Connection
-) -> None:
+async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said(dsn: str, sql: asyncpg.Connection) -> None:
     await sql.execute("ALTER TABLE llm_text_index ADD CHECK (NOT document @@ 'poison')")
     ids = await store(dsn, *map(words, range(30)), "poison", *map(words, range(30)))
     with capture_logs() as lines:
@@ -186,13 +257,13 @@ async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said_once(
             await until(lambda: nothing_waits(sql))
     poisoned = ids.pop(30)
     assert (await indexed(sql)).keys() == set(ids)
-    [line] = lines
-    assert line == {
+    assert lines[0] == {
         "log_level": "warning",
         "event": "a decision that no search will find",
         "decision": str(poisoned),
         "reason": "SQLSTATE 23514 on llm_text_index, llm_text_index_document_check",
     }
+    assert all(line == lines[0] for line in lines)  # once a sweep
 
 
 @pytest.mark.usefixtures("_impatient")

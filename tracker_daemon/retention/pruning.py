@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 STEP_ROWS: Final = 500
 """Decisions, dead letters or alerts that one step deletes at most."""
 WALK_ROWS: Final = 2000
-"""Events of the ledger that one step looks at: no index knows which have no decision."""
+"""Events of the ledger, or places in the index of texts, that one step looks at: no index knows which have no
+decision."""
 PATIENCE_SECONDS: Final = 45
 """How long a step gives way to whoever holds its rows: the server ends a writer that is frozen sooner."""
 COUNT_SECONDS: Final = 3600.0
@@ -67,6 +68,20 @@ WHERE (decision_id, event_id) > ($2, $3) ORDER BY decision_id, event_id LIMIT {r
 _LEFT_OVER: Final = """
 decision_id = ANY({ids}) AND LEAST(observed_at, received_at) < '{before}'::timestamptz
 AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_outcomes.decision_id)
+"""
+# Only a daemon from before there was this index deletes decisions without their places in it.
+# By arrays, which are looked up by the primary key whatever is guessed about them.
+_LEFT_BEHIND: Final = """
+WITH walked AS MATERIALIZED (
+    SELECT decision_id FROM llm_text_index WHERE decision_id > $1 ORDER BY decision_id LIMIT {rows:d}
+)
+SELECT (SELECT decision_id FROM walked ORDER BY decision_id DESC LIMIT 1) AS last, ARRAY(
+    SELECT decision_id FROM walked
+    EXCEPT SELECT id FROM llm_decisions WHERE id = ANY(ARRAY(SELECT decision_id FROM walked))
+) AS gone
+"""
+_GONE: Final = """
+decision_id = ANY({ids}) AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_text_index.decision_id)
 """
 # The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
 # ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The lock
@@ -113,14 +128,15 @@ async def prune(
 ) -> AsyncGenerator[Counter[str], None]:
     """Delete what is older, a transaction a step, and yield the rows that each has deleted, by table.
 
-    Decisions with their outcomes and their places in the indexes; outcomes without a decision; dead
-    letters that were replayed, and with `unreplayed` the others too; alerts that were published, unless they
-    still stand. The horizon must have been moved.
+    Decisions with their outcomes and their places in the indexes; outcomes, and places in the index of
+    texts, without a decision; dead letters that were replayed, and with `unreplayed` the others too; alerts
+    that were published, unless they still stand. The horizon must have been moved.
     """
     settled = _settled(unreplayed=unreplayed)
     for steps in (
         _oldest_first(connection, before, "created_at", _DECISION),
         _left_over(connection, before),
+        _left_behind(connection),
         _oldest_first(connection, before, "received_at", _LETTER, settled),
         _oldest_first(connection, before, "created_at", _ALERT, _SAID),
     ):
@@ -182,6 +198,20 @@ async def _left_over(connection: Connection, before: datetime) -> AsyncIterator[
         else:
             yield Counter()
         last = rows[-1]["decision_id"], rows[-1]["event_id"]
+
+
+async def _left_behind(connection: Connection) -> AsyncIterator[Counter[str]]:
+    """Delete places in the index of texts without a decision."""
+    last = UUID(int=0)
+    places = _LEFT_BEHIND.format(rows=WALK_ROWS)
+    while True:
+        [walked] = await _read(connection, places, last)
+        if (last := walked["last"]) is None:
+            return
+        if ids := walked["gone"]:
+            yield await _delete(connection, {"llm_text_index": _GONE.format(ids=_array(ids))})
+        else:
+            yield Counter()
 
 
 async def _read(connection: Connection, query: str, *values: Any) -> list[Record]:
