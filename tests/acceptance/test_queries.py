@@ -286,6 +286,31 @@ class TestSearch:
         assert nothing == "No decision is like that.\n"
         assert "no word to look for" in refused(await tracker("search", "?!", settings=asked), 1)
 
+    async def test_where_many_hold_the_words_it_says_how_far_it_has_looked(
+        self, asked: dict[str, str], sql: asyncpg.Connection
+    ) -> None:
+        """The phrase is in the oldest of one decision more than are looked at."""
+        await sql.execute(
+            "INSERT INTO llm_decisions "
+            "(created_at, agent_name, decision_type, symbol, prompt, response, model) "
+            "SELECT $1::timestamptz + interval '1 second' * number, 'risk', 'signal', 'BTC', "
+            "CASE number WHEN 0 THEN 'stop loss' ELSE 'loss or stop' END, '', 'gpt-x' "
+            "FROM generate_series(0, 10000) number",
+            BEGIN,
+        )
+        await sql.execute(
+            "INSERT INTO llm_text_index "
+            "SELECT id, to_tsvector('simple', llm_searched_text(prompt, response)) FROM llm_decisions"
+        )
+        said = await ask(asked, "search", '"stop loss"')
+        assert said.startswith("Many decisions hold the words, and 10,000 were looked at; there may be more")
+        said = await ask(asked, "search", '"stop loss"', "--cursor", said.split()[-1])
+        assert "«stop» «loss»" in said
+        whole = await ask(asked, "search", '"stop loss"', "--all")
+        assert whole == said
+        page = orjson.loads(await ask(asked, "search", '"stop loss"', "--json"))
+        assert (page["rows"], page["looked_at"]) == ([], 10_000)
+
 
 class TestShow:
     """`show`."""

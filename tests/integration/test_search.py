@@ -15,6 +15,7 @@ import pytest
 from tests.factory import decision, deliver, outcome
 from tests.record import BEGIN, backdate, known
 from tests.texts import index_all, queue, waiting
+from tests.texts import store as store_prompts
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import Filter, Searched, reading, search
 from tracker_daemon.store import Store
@@ -89,9 +90,10 @@ async def found(sql: asyncpg.Connection, text: str, wanted: Filter, limit: int =
             page = await search(sql, text, wanted, limit, cursor)
         assert page.left_out == 0
         ids += [row.decision.id for row in page.rows]
+        assert page.looked_at in {None, module.MANY}
         if (cursor := page.cursor) is None:
             return ids
-        assert len(page.rows) == limit
+        assert (len(page.rows) < limit) is (page.looked_at is not None)
 
 
 async def expected(
@@ -123,7 +125,7 @@ async def texts(request: pytest.FixtureRequest, dsn: str, sql: asyncpg.Connectio
     return sql
 
 
-@pytest.mark.parametrize("many", [0, 10_000])
+@pytest.mark.parametrize("many", [20, 10_000])
 async def test_what_python_finds_is_found(
     many: int, texts: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +135,7 @@ async def test_what_python_finds_is_found(
         assert await found(texts, text, Filter()) == await expected(texts, holds), text
 
 
-@pytest.mark.parametrize("many", [0, 10_000])
+@pytest.mark.parametrize("many", [20, 10_000])
 @pytest.mark.parametrize("limit", [1, 7])
 async def test_pages_and_filters(
     many: int, limit: int, texts: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +160,32 @@ async def test_what_is_queued_and_indexed_or_gone_is_found_once_or_not_at_all(
         assert await found(sql, "breakout", Filter(), limit) == ids
     await sql.execute("DELETE FROM llm_decisions WHERE id = $1", ids[0])
     assert await found(sql, "breakout", Filter()) == ids[1:]
+
+
+async def test_for_a_page_no_more_is_looked_at_than_many_and_it_says_so(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a phrase the index knows only the words, and here each decision has them."""
+    monkeypatch.setattr(module, "MANY", 20)
+    ids = await store_prompts(dsn, *(f"stop{' ' if number == 7 else ' the '}loss" for number in range(50)))
+    await index_all(dsn)
+    for minutes, id_ in enumerate(ids):
+        time = BEGIN + timedelta(minutes=minutes)
+        await sql.execute("UPDATE llm_decisions SET created_at = $2 WHERE id = $1", id_, time)
+    [hit], pages, cursor = ids[7:8], [], None
+    for _ in range(3):
+        async with reading(sql):
+            page = await search(sql, '"stop loss"', Filter(), 5, cursor)
+        pages.append(([row.decision.id for row in page.rows], page.looked_at))
+        cursor = page.cursor
+    assert pages == [([], 20), ([], 20), ([hit], None)]
+    assert cursor is None
+    async with reading(sql):
+        page = await search(sql, '"stop loss"', Filter(until=BEGIN + timedelta(minutes=20)), 5)
+    assert ([row.decision.id for row in page.rows], page.looked_at) == ([hit], 20)
+    async with reading(sql):
+        page = await search(sql, "stop loss", Filter(), 20)
+    assert (len(page.rows), page.looked_at) == (20, None)
 
 
 async def test_of_a_long_queue_the_last_are_looked_at_and_the_others_counted(

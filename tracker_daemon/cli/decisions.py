@@ -63,19 +63,22 @@ def walk(
     limit: int | None,
     cursor: str | None,
     everything: bool,
-) -> str | None:
-    """Print a page, or all from there on, and return the cursor for what is left."""
+) -> P:
+    """Print a page, or all from there on, and return the last; an empty one that goes on says nothing."""
     size = limit or (MAX_LIMIT if everything else _LIMIT)
 
-    async def print_pages(cursor: str | None, *, first: bool = True) -> str | None:
+    async def print_pages(cursor: str | None, *, first: bool = True) -> P:
         async with connected_to(settings) as connection:
             while True:
                 async with reading(connection):
                     page = await ask(connection, size, cursor)
-                print_(page, first=first)
-                if not (everything and page.cursor):
-                    return page.cursor
-                cursor, first = page.cursor, False
+                goes_on = everything and page.cursor
+                if page.rows or not goes_on:
+                    print_(page, first=first)
+                    first = False
+                if not goes_on:
+                    return page
+                cursor = page.cursor
 
     return asyncio.run(print_pages(cursor))
 
@@ -92,7 +95,7 @@ def _list(ask: Ask, sentence: str) -> Callable[..., None]:
         as_csv: Csv = False,
     ) -> None:
         print_ = page_as_json if as_json else _page_as_csv if as_csv else _page_as_table
-        end = walk(
+        last = walk(
             load(config_file, settings),
             lambda connection, *place: ask(connection, wanted, *place),
             print_,
@@ -100,8 +103,8 @@ def _list(ask: Ask, sentence: str) -> Callable[..., None]:
             cursor=cursor,
             everything=everything,
         )
-        if end and not as_json:
-            typer.echo(f"There are more: --cursor {end}", err=as_csv)
+        if last.cursor and not as_json:
+            typer.echo(f"There are more: --cursor {last.cursor}", err=as_csv)
 
     list_.__doc__ = f"{sentence}\n\nText is cut at 4000 characters; see show, or export."
     return filtered(list_)

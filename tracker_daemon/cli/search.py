@@ -36,7 +36,7 @@ def search(
     Words in quotes stand beside each other, -word is not there, `or` is between words of which one is
     enough. Where TEXT begins with a minus, -- goes ahead of it.
     """
-    end = walk(
+    last = walk(
         load(config_file, settings),
         lambda connection, *place: search_for(connection, text, wanted, *place),
         page_as_json if as_json else _page_as_csv if as_csv else _page_as_table,
@@ -44,8 +44,11 @@ def search(
         cursor=cursor,
         everything=everything,
     )
-    if end and not as_json:
-        typer.echo(f"There are more: --cursor {end}", err=as_csv)
+    if last.cursor and not as_json:
+        what = "There are more"
+        if last.looked_at:
+            what = f"Many decisions hold the words, and {last.looked_at:,} were looked at; there may be more"
+        typer.echo(f"{what}: --cursor {last.cursor}", err=as_csv)
 
 
 def _page_as_csv(page: Searched, *, first: bool) -> None:
@@ -55,7 +58,7 @@ def _page_as_csv(page: Searched, *, first: bool) -> None:
 
 
 def _page_as_table(page: Searched, *, first: bool) -> None:
-    if first and not page.rows:
+    if first and not page.rows and not page.looked_at:
         typer.echo("No decision is like that.")
     for place, row in enumerate(page.rows):
         print_table([row.decision], header=first and not place)

@@ -198,7 +198,7 @@ class DecisionTracker:
         """The latest decisions whose prompt and response hold all words of a text, each with a snippet.
 
         "Several words" stand beside each other, -word is not there, `or` is between words of which one is
-        enough.
+        enough. Where very many decisions hold the words, a page ends after so many as it has `looked_at`.
         """
         return await self._list(_question(questions.Search, agent_name, {**conditions, "text": text}))
 
@@ -213,7 +213,7 @@ class DecisionTracker:
     async def _list(self, question: Listing[Rows]) -> Rows:
         """As many as were asked for: over NATS a page ends where a message is full."""
         page = await self.ask(question)
-        while page.cursor is not None and len(page.rows) < question.limit:
+        while page.cursor and len(page.rows) < question.limit and not getattr(page, "looked_at", None):
             left = question.limit - len(page.rows)
             rest = replace(question, limit=left, cursor=page.cursor)  # type: ignore[type-var] # all are structs
             more = await self.ask(rest)

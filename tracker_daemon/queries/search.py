@@ -19,41 +19,40 @@ if TYPE_CHECKING:
 
 MAX_CHARS: Final = 1000
 """Characters of what is looked for."""
-MANY: Final = 20_000
-"""Decisions of the index that are sorted by time; of more, the record is walked backwards instead."""
+MANY: Final = 10_000
+"""Decisions that are looked at for a page: all that hold the words, or the latest where those are more."""
 MAX_QUEUED: Final = 1000
 """Decisions of the queue whose texts are read; the others, queued before them, are not looked at."""
 
 _TEXT: Final = "llm_searched_text(prompt, response)"
 _ASKED: Final = "websearch_to_tsquery('simple', llm_searched_text({text}, ''))"
-_WORDS: Final = f"SELECT querytree({_ASKED.format(text='$1')})"
+# What the index knows by itself: which words are there, in whatever order.
+_WORDS: Final = f"SELECT regexp_replace(querytree({_ASKED.format(text='$1')}), '<[-0-9]+>', '&', 'g')"
+_HOLDING: Final = "SELECT decision_id FROM llm_text_index WHERE document @@ {words}::text::tsquery"
+_COUNT: Final = f"SELECT count(*) FROM ({_HOLDING.format(words='$1')} LIMIT {{many:d}} + 1) holding"
 # Documents lie beside their table: a scan of it looks cheap to the planner, and takes them all from there.
 _BY_INDEX: Final = "SET LOCAL enable_seqscan = {switch}"
 _WAITING: Final = "SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_text_queue"
-# One statement, so one snapshot, and in each snapshot a decision is in the queue or in the index. Ids come as
-# arrays, which are looked up by the primary key whatever is guessed about them. Only one of the first two
-# parts runs: that for words which few decisions hold, or that for words which are soon met on the way back.
+_LOOKED_AT: Final = """
+SELECT created_at, id FROM {source} WHERE {among} AND {condition} AND {beyond}
+ORDER BY created_at DESC, id DESC
+"""
+_END: Final = f"{_LOOKED_AT} OFFSET {{many:d}} - 1 LIMIT 1"
+# In a snapshot a decision is in the queue or in the index. Ids come as arrays, which are looked up by the
+# primary key whatever is guessed about them. Because of its limit what is looked at is in order before any
+# document is read, and no more of them are than it takes. Of the queue nothing is shown that lies behind it.
 _SEARCH: Final = f"""
-WITH indexed AS MATERIALIZED (
-    SELECT decision_id FROM llm_text_index WHERE document @@ {{asked}} LIMIT {{many:d}} + 1
-), queued AS MATERIALIZED (
+WITH queued AS MATERIALIZED (
     SELECT unnest(decisions) AS decision_id FROM llm_text_queue ORDER BY id DESC LIMIT {{queued:d}}
 ), found AS (
     (
-        SELECT id, created_at FROM {{source}}
-        WHERE (SELECT count(*) FROM indexed) <= {{many:d}}
-          AND id = ANY(ARRAY(SELECT decision_id FROM indexed)) AND {{condition}} AND {{beyond}}
-        ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}
-    ) UNION ALL (
-        SELECT id, created_at FROM {{source}}
-        WHERE (SELECT count(*) FROM indexed) > {{many:d}}
-          AND (SELECT document @@ {{asked}} FROM llm_text_index WHERE decision_id = id)
-          AND {{condition}} AND {{beyond}}
+        SELECT id, created_at FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at
+        WHERE (SELECT document @@ {{asked}} FROM llm_text_index WHERE decision_id = id)
         ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}
     ) UNION (
         SELECT id, created_at FROM {{source}}
         WHERE id = ANY(ARRAY(SELECT decision_id FROM queued)) AND to_tsvector('simple', {_TEXT}) @@ {{asked}}
-          AND {{condition}} AND {{beyond}}
+          AND {{condition}} AND {{beyond}} AND COALESCE((created_at, id) >= ({_END}), true)
         ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}
     )
 )
@@ -72,9 +71,14 @@ class Found(Struct, frozen=True):
 
 
 class Searched(Page[Found], frozen=True):
-    """A page of what was found; `left_out`: decisions that were not looked at, as the index is far behind."""
+    """A page of what was found; `left_out`: decisions that were not looked at, as the index is far behind.
+
+    `looked_at`: too many decisions hold the words for all of them to be looked at, and after so many, the
+    latest, the page is not full; the cursor goes on behind them. None: it is full, or there are no more.
+    """
 
     left_out: int
+    looked_at: int | None
 
 
 async def search(
@@ -89,32 +93,36 @@ async def search(
     check_limit(limit)
     if len(text) > MAX_CHARS:
         raise InvalidQuestion(f"look for at most {MAX_CHARS} characters, not {len(text)}")
-    _check_words(await connection.fetchval(_WORDS, text))
+    words = await connection.fetchval(_WORDS, text)
+    _check_words(words)
     asked = question("search", wanted, text)
     chosen = Selection(wanted)
     beyond = "created_at IS NOT NULL"
-    if last := place(cursor, asked, tuple[datetime, UUID]):
-        time, id_ = map(chosen.parameter, last)
+    if after := place(cursor, asked, tuple[datetime, UUID]):
+        time, id_ = map(chosen.parameter, after)
         beyond = f"(created_at, id) < ({time}, {id_})"
     await connection.execute(_BY_INDEX.format(switch="off"))
+    common = await connection.fetchval(_COUNT.format(many=MANY), words) > MANY
+    among = "true" if common else f"id = ANY(ARRAY({_HOLDING.format(words=chosen.parameter(words))}))"
+    parts = {"source": chosen.source, "among": among, "condition": chosen.condition, "beyond": beyond}
+    ending = _END.format(**parts, many=MANY), *chosen.values
     query = _SEARCH.format(
+        **parts,
         asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
-        source=chosen.source,
-        condition=chosen.condition,
-        beyond=beyond,
         limit=limit + 1,
         many=MANY,
         queued=MAX_QUEUED,
     )
     found, more = await rows_of(connection, query, chosen.values, limit)
+    last = found[-1] if more else await connection.fetchrow(*ending) if common else None
     await connection.execute(_BY_INDEX.format(switch="DEFAULT"))
-    end = Place(asked, [found[-1]["created_at"], found[-1]["id"]]).cursor() if more else None
     left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
     hits = []
     for row in found:
         hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
         await asyncio.sleep(0)  # a context may hold megabytes, and each has to be decoded
-    return Searched(tuple(hits), end, left_out)
+    end = Place(asked, [last["created_at"], last["id"]]).cursor() if last else None
+    return Searched(tuple(hits), end, left_out, MANY if last and not more and len(found) < limit else None)
 
 
 def _check_words(present: str) -> None:
