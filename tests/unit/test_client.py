@@ -7,7 +7,7 @@ import sys
 from array import array
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -19,7 +19,13 @@ from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import decode
 from tracker_daemon.messages.decode import DecisionFields, OutcomeFields
 from tracker_daemon.messages.records import Contract
-from tracker_daemon.queries import QUESTIONS
+from tracker_daemon.queries import QUESTIONS, Found, Searched
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker_daemon.errors import TrackerError
+    from tracker_daemon.messages import Message
 
 MADE: dict[str, Any] = {
     "agent_name": "momentum",
@@ -137,6 +143,49 @@ async def test_keywords_that_do_not_exist_or_are_missing_are_refused_as_pythons_
     with pytest.raises(TypeError, match=r"decision\(\) got an unexpected keyword argument 'response'"):
         tracker.decision(**MADE)
     await tracker.close()
+
+
+class Daemon:
+    """Answers searches with these pages, one after the other."""
+
+    def __init__(self, *pages: Searched) -> None:
+        """Keep them."""
+        self._pages = list(pages)
+        self.asked: list[tuple[int, str | None]] = []
+
+    async def ask(self, question: Any) -> Any:
+        """Take the next page."""
+        self.asked.append((question.limit, question.cursor))
+        return self._pages.pop(0)
+
+    async def send(self, messages: Sequence[Message]) -> list[TrackerError | None]:
+        """Take them."""
+        return [None] * len(messages)
+
+    async def close(self) -> None:
+        """Have nothing to give up."""
+
+
+async def test_pages_of_a_search_are_joined_with_what_any_of_them_has_left_out() -> None:
+    """The index catches up meanwhile: what the first page misses, the last one may have looked at."""
+    decision: Any = None
+    first, second, third = (Found(decision, f"hit {number}") for number in range(3))
+    pages = (
+        Searched((first,), "a", 80, None),
+        Searched((second,), "b", 90, None),
+        Searched((third,), "c", 0, None),
+    )
+    daemon = Daemon(*pages)
+    found = await DecisionTracker(daemon).search_decisions("hit", limit=3)
+    assert found == Searched((first, second, third), "c", 90, None)
+    assert daemon.asked == [(3, None), (2, "a"), (1, "b")]
+
+
+async def test_a_search_ends_where_a_page_has_looked_at_enough() -> None:
+    """Or a single call would have daemons read the whole record."""
+    daemon = Daemon(Searched((), "a", 0, 10_000))
+    assert await DecisionTracker(daemon).search_decisions("hit") == Searched((), "a", 0, 10_000)
+    assert daemon.asked == [(20, None)]
 
 
 def test_an_agent_loads_what_it_needs() -> None:

@@ -216,8 +216,7 @@ class DecisionTracker:
         while page.cursor and len(page.rows) < question.limit and not getattr(page, "looked_at", None):
             left = question.limit - len(page.rows)
             rest = replace(question, limit=left, cursor=page.cursor)  # type: ignore[type-var] # all are structs
-            more = await self.ask(rest)
-            page = replace(more, rows=page.rows + more.rows)
+            page = page.joined(await self.ask(rest))
         return page
 
     async def _decide(self, method: str, kind: Any, given: Any, confirm: bool, **more: str) -> UUID:

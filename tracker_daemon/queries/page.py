@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.filter import TIMES, Filter
@@ -42,6 +43,10 @@ class Page(Struct, Generic[T], frozen=True):
 
     rows: tuple[T, ...]
     cursor: str | None
+
+    def joined(self, more: Self) -> Self:
+        """This page and the one that its cursor led to, as one."""
+        return replace(more, rows=self.rows + more.rows)
 
 
 class Place(Struct, frozen=True, array_like=True):

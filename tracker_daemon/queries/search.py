@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.decisions import SHOWN, Told, told
@@ -79,6 +80,10 @@ class Searched(Page[Found], frozen=True):
 
     left_out: int
     looked_at: int | None
+
+    def joined(self, more: Self) -> Self:
+        """As any pages; what either has left out may be missing, and both may have left out the same."""
+        return replace(super().joined(more), left_out=max(self.left_out, more.left_out))
 
 
 async def search(
