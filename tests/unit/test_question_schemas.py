@@ -21,7 +21,7 @@ ID = "0195f6a2-7c1e-7d3a-9b54-2f6f1f0a9c11"
 
 def test_the_files_are_what_the_types_say() -> None:
     """If not, `make schemas` makes them so."""
-    patterns = ("question.*.schema.json", "answer.*.schema.json")
+    patterns = ("filter.schema.json", "question.*.schema.json", "answer.*.schema.json")
     found = {path.name: path.read_text("utf-8") for pattern in patterns for path in FOLDER.glob(pattern)}
     assert found == texts()
 
@@ -53,6 +53,7 @@ def parses(name: str, text: str) -> bool:
         ("recent", '{"limit": "5"}'),
         ("recent", '{"context": []}'),
         ("recent", '{"outcome": "success"}'),
+        ("recent", '{"symbol": "BTC", "text": "rsi"}'),
         ("recent", '{"since": 5}'),
         ("recent", "[]"),
         ("successful", '{"outcome": "SUCCESS", "since": "2026-11-23T10:00:00Z"}'),
