@@ -44,3 +44,12 @@ async def indexed(sql: asyncpg.Connection) -> dict[UUID, str]:
 async def waiting(sql: asyncpg.Connection) -> int:
     """How many decisions are in the queue."""
     return int(await sql.fetchval("SELECT count(*) FROM llm_embedding_queue"))
+
+
+async def nothing_waits(sql: asyncpg.Connection) -> bool:
+    return not await waiting(sql)
+
+
+def signs(embedding: Sequence[float]) -> str:
+    """What the index holds of an embedding."""
+    return "".join("1" if number > 0 else "0" for number in embedding)

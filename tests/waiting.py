@@ -11,6 +11,7 @@ from tracker_daemon import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import asyncpg
     from nats.aio.client import Client
 
 
@@ -27,6 +28,11 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
 async def until_metric(name: str, value: float) -> None:
     """Return as soon as the metric without labels has the value."""
     await until(lambda: metrics.registry.get_sample_value(name) == value)
+
+
+async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
+    """Whether so many sessions of the server wait for a lock."""
+    return bool(await sql.fetchval("SELECT count(*) = $1 FROM pg_locks WHERE NOT granted", sessions))
 
 
 async def round_trip(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""A store on the test's own database."""
+"""A store on the test's own database, a stream of its own, and indexes that do not pause."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ async def store(dsn: str) -> AsyncIterator[Store]:
     store = Store(dsn)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what works a queue off look and count without a pause."""
+    for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
+    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)

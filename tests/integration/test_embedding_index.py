@@ -1,27 +1,20 @@
-"""The vector index against a real PostgreSQL: what comes into it, who keeps it, what it waits out."""
+"""The vector index against a real PostgreSQL: what comes into it; `test_backlog.py` shows how."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
-from tests.chaos.proxy import PostgresProxy
 from tests.chores import running
 from tests.conftest import DIMENSIONS
-from tests.embeddings import indexed, queue, store, waiting
+from tests.embeddings import indexed, nothing_waits, queue, signs, store, waiting
 from tests.factory import decision, deliver, outcome
-from tests.servers import Away
 from tests.waiting import until, until_metric
-from tracker_daemon.backlog import FIRST_ROWS, LOOK_SECONDS, MAX_ROWS
 from tracker_daemon.embeddings import EmbeddingIndex, nearest
 from tracker_daemon.errors import Misconfigured
-from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
 from tracker_daemon.postgres import connected
 from tracker_daemon.store import Store
@@ -29,26 +22,13 @@ from tracker_daemon.store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tracker_daemon.embedded import PostgresServer
-
-
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it look and count without a pause."""
-    for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
-    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
+    import asyncpg
 
 
 def some(count: int) -> list[list[float]]:
     """Embeddings by chance, the same ones each time."""
     chance = random.Random(7)  # noqa: S311 - a test's data
     return [[chance.gauss(0, 1) for _ in range(DIMENSIONS)] for _ in range(count)]
-
-
-def signs(embedding: list[float]) -> str:
-    """What the index holds of an embedding."""
-    return "".join("1" if number > 0 else "0" for number in embedding)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -64,10 +44,6 @@ async def test_what_is_queued_comes_into_the_index_and_leaves_the_queue(
         await until_metric("tracker_embedding_index_waiting", 0)
     expected = zip(first + rest, map(signs, embeddings), strict=True)
     assert await indexed(sql) == dict(expected)
-
-
-async def nothing_waits(sql: asyncpg.Connection) -> bool:
-    return not await waiting(sql)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -91,239 +67,6 @@ async def test_what_is_indexed_already_may_be_queued_again(dsn: str, sql: asyncp
         await queue(sql, *ids)
         await until(lambda: nothing_waits(sql))
     assert await indexed(sql) == before
-
-
-async def test_a_step_takes_the_lease_and_gives_it_back_once_there_is_no_more(
-    dsn: str, sql: asyncpg.Connection
-) -> None:
-    await store(sql, *some(FIRST_ROWS + 1))
-    index, other = EmbeddingIndex(dsn), Lease("embedding_index")
-    assert await index.look() < LOOK_SECONDS
-    assert not await other.take(sql)
-    assert await index.look() == LOOK_SECONDS
-    assert await other.take(sql)
-    await index._close()
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_while_another_holds_the_lease_it_only_counts(dsn: str, sql: asyncpg.Connection) -> None:
-    other = Lease("embedding_index")
-    await other.take(sql)
-    await store(sql, *some(11))
-    async with running(EmbeddingIndex(dsn)):
-        await until_metric("tracker_embedding_index_waiting", 11)
-        await store(sql, *some(2))
-        await until_metric("tracker_embedding_index_waiting", 13)
-        assert await indexed(sql) == {}
-        await other.give_back(sql)
-        await until_metric("tracker_embedding_index_waiting", 0)
-    assert len(await indexed(sql)) == 13
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_the_lease_of_one_that_ends_in_the_middle_is_free(dsn: str, sql: asyncpg.Connection) -> None:
-    """A restart need not wait for it to expire."""
-    await store(sql, *some(FIRST_ROWS))
-    index = EmbeddingIndex(dsn)
-    await index.look()
-    assert not await Lease("embedding_index").take(sql)
-    await index.leave()
-    assert await Lease("embedding_index").take(sql)
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_several_share_one_queue_without_loss(dsn: str, sql: asyncpg.Connection) -> None:
-    embeddings = some(400)
-    ids: list[UUID] = []
-    async with running(*(EmbeddingIndex(dsn) for _ in range(3))):
-        for start in range(0, 400, 40):
-            ids += await store(sql, *embeddings[start : start + 40])
-        await until(lambda: nothing_waits(sql))
-    assert await indexed(sql) == dict(zip(ids, map(signs, embeddings), strict=True))
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_two_that_have_the_same_ids_in_hand_neither_lose_nor_double_one(
-    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As after a lease that was lost: both are in their transactions before either can commit."""
-
-    async def take(*_: object) -> bool:
-        return True
-
-    monkeypatch.setattr(Lease, "take", take)
-    embeddings = some(FIRST_ROWS)
-    ids = await store(sql, *embeddings)
-    indexes = EmbeddingIndex(dsn), EmbeddingIndex(dsn)
-    async with sql.transaction():
-        await sql.execute("LOCK TABLE llm_embedding_index IN EXCLUSIVE MODE")
-        looks = [asyncio.create_task(index.look()) for index in indexes]
-        await until(lambda: blocked(sql, 2))
-    await asyncio.gather(*looks)
-    for index in indexes:
-        await index.leave()
-    assert await waiting(sql) == 0
-    assert await indexed(sql) == dict(zip(ids, map(signs, embeddings), strict=True))
-
-
-async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
-    return bool(await sql.fetchval("SELECT count(*) = $1 FROM pg_locks WHERE NOT granted", sessions))
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_one_that_freezes_in_the_middle_holds_up_nobody(
-    dsn: str, sql: asyncpg.Connection, postgres_server: PostgresServer
-) -> None:
-    """The server ends the step that it has begun; the next one is another's once the lease has expired."""
-    embeddings = some(20)
-    ids = await store(sql, *embeddings[:FIRST_ROWS])
-    async with PostgresProxy(lambda: postgres_server.port) as proxy:
-        frozen = EmbeddingIndex(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
-        async with running(frozen):
-            async with sql.transaction():
-                await sql.execute("LOCK TABLE llm_embedding_index IN EXCLUSIVE MODE")
-                await until(lambda: blocked(sql, 1))
-                proxy.hold()
-            await until(lambda: nothing_waits(sql))
-            ids += await store(sql, *embeddings[FIRST_ROWS:])
-            assert not await Lease("embedding_index").take(sql)
-            async with running(EmbeddingIndex(dsn)):
-                await sql.execute("UPDATE tracker_leases SET expires_at = renewed_at")
-                await until(lambda: nothing_waits(sql))
-            expected = dict(zip(ids, map(signs, embeddings), strict=True))
-            assert await indexed(sql) == expected
-            proxy.release()
-            [more] = await store(sql, [1, -1, 1])
-            await until(lambda: nothing_waits(sql))
-    assert await indexed(sql) == expected | {more: "101"}
-
-
-@pytest.mark.parametrize("how", ["stopped", "killed"])
-@pytest.mark.usefixtures("_impatient")
-async def test_an_outage_is_waited_out_and_said_once(
-    how: str, dsn: str, postgres_server: PostgresServer
-) -> None:
-    async with connected(dsn) as sql:
-        ids = await store(sql, *some(10))
-    with capture_logs() as lines:
-        async with running(EmbeddingIndex(dsn)):
-            await until_metric("tracker_embedding_index_waiting", 0)
-            async with Away(postgres_server, how):
-                await until(lambda: lines)
-            async with connected(dsn) as sql:
-                ids += await store(sql, *some(10))
-                await until(lambda: nothing_waits(sql))
-                assert (await indexed(sql)).keys() == set(ids)
-            await until(lambda: len(lines) > 1)
-    assert [(line["log_level"], line["event"], line["chore"]) for line in lines] == [
-        ("warning", "a chore fails, trying again and again", "embedding_index"),
-        ("info", "a chore is done again", "embedding_index"),
-    ]
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_a_missing_table_is_waited_for(dsn: str, sql: asyncpg.Connection) -> None:
-    await sql.execute("ALTER TABLE llm_embedding_index RENAME TO gone")
-    ids = await store(sql, *some(3))
-    with capture_logs() as lines:
-        async with running(EmbeddingIndex(dsn)):
-            await until(lambda: lines)
-            assert "llm_embedding_index" in lines[0]["reason"]
-            assert await waiting(sql) == 3
-            await sql.execute("ALTER TABLE gone RENAME TO llm_embedding_index")
-            await until(lambda: nothing_waits(sql))
-    assert (await indexed(sql)).keys() == set(ids)
-
-
-async def test_after_a_failure_it_begins_with_few_rows(dsn: str, sql: asyncpg.Connection) -> None:
-    """Or a step that takes longer than a statement may would be tried again and again."""
-    index = EmbeddingIndex(dsn)
-    index._rows = MAX_ROWS
-    await sql.execute("ALTER TABLE llm_embedding_queue RENAME TO gone")
-    with capture_logs() as lines:
-        async with running(index):
-            await until(lambda: lines)
-            assert index._rows == FIRST_ROWS
-
-
-async def test_one_that_is_cancelled_as_its_connection_is_cut_ends(dsn: str, sql: asyncpg.Connection) -> None:
-    """A transaction's end fails on the cut connection: that must not pass for an outage to wait out."""
-    await store(sql, *some(3))
-    index = EmbeddingIndex(dsn)
-    async with sql.transaction():
-        await sql.execute("LOCK TABLE llm_embedding_index")
-        task = asyncio.create_task(index.run())
-        await until(lambda: blocked(sql, 1))
-        index.abort()
-        task.cancel()
-        await asyncio.wait({task}, timeout=20)
-        assert task.cancelled()
-
-
-@pytest.mark.parametrize("table", ["llm_embedding_queue", "llm_embedding_index"])
-async def test_it_ends_while_the_server_is_frozen(
-    table: str, dsn: str, postgres_server: PostgresServer
-) -> None:
-    """As it counts, in a transaction that would have to be rolled back, or in the middle of a step."""
-    index = EmbeddingIndex(dsn)
-    async with connected(dsn) as sql:
-        await store(sql, *some(FIRST_ROWS))
-        await sql.execute(f"BEGIN; LOCK TABLE {table}")
-        task = asyncio.create_task(index.run())
-        await until(lambda: blocked(sql, 1))
-        async with Away(postgres_server, "frozen"):
-            index.abort()
-            task.cancel()
-            await asyncio.wait({task}, timeout=20)
-            assert task.cancelled()
-
-
-async def test_after_a_slow_step_it_rests_three_times_as_long_and_takes_fewer_rows(
-    dsn: str, sql: asyncpg.Connection
-) -> None:
-    await sql.execute(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$; "
-        "CREATE TRIGGER slow AFTER INSERT ON llm_embedding_index EXECUTE FUNCTION dawdle()"
-    )
-    await store(sql, *some(FIRST_ROWS))
-    index = EmbeddingIndex(dsn)
-    assert await index.look() >= 0.9
-    assert index._rows == FIRST_ROWS // 2
-    await index._close()
-
-
-def test_steps_grow_while_they_are_quick_and_there_is_more() -> None:
-    index = EmbeddingIndex("")
-    for seconds, more, rows in (
-        (0.01, True, FIRST_ROWS * 2),
-        (0.01, False, FIRST_ROWS * 2),
-        (0.2, True, FIRST_ROWS * 2),
-        (0.3, True, FIRST_ROWS),
-    ):
-        index._adapt(seconds, more=more)
-        assert index._rows == rows
-    for _ in range(20):
-        index._adapt(0.01, more=True)
-    assert index._rows == MAX_ROWS
-    for _ in range(20):
-        index._adapt(9, more=True)
-    assert index._rows == 1
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_it_needs_no_session_of_its_own(dsn: str, sql: asyncpg.Connection) -> None:
-    """As behind PgBouncer in transaction mode: no prepared statement is left, each look may have another."""
-    ids = await store(sql, *some(FIRST_ROWS * 3))
-    index = EmbeddingIndex(dsn, statement_cache=False)
-    while await waiting(sql):
-        await index.look()
-        assert index._connection is not None
-        assert await index._connection.fetch("SELECT * FROM pg_prepared_statements") == []
-        await index._close()
-        index._connection = await asyncpg.connect(dsn, statement_cache_size=0)
-    await index._close()
-    assert (await indexed(sql)).keys() == set(ids)
 
 
 @pytest.mark.usefixtures("_impatient")

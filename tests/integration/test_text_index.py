@@ -1,6 +1,6 @@
 """The index of texts against a real PostgreSQL: what comes into it, and what must not keep it from working.
 
-How a backlog is worked off in steps is shown by `test_embedding_index.py`.
+How a backlog is worked off in steps is shown by `test_backlog.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from tests.chaos.proxy import PostgresProxy
 from tests.chores import running
 from tests.conftest import DIMENSIONS
 from tests.factory import days_ago, decision, deliver
-from tests.servers import Away
 from tests.texts import index_all, indexed, nothing_waits, queue, store, waiting
-from tests.waiting import until, until_metric
+from tests.waiting import blocked, until, until_metric
 from tracker_daemon.backlog import LOOK_SECONDS
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
@@ -31,16 +29,6 @@ from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
     import asyncpg
-
-    from tracker_daemon.embedded import PostgresServer
-
-
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it look and count without a pause."""
-    for pause in ("LOOK_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(f"tracker_daemon.backlog.{pause}", 0.02)
-    monkeypatch.setattr("tracker_daemon.chore.RETRY_CAP_SECONDS", 0.02)
 
 
 async def store_as_older(sql: asyncpg.Connection, *ids: UUID) -> None:
@@ -55,10 +43,6 @@ async def store_as_older(sql: asyncpg.Connection, *ids: UUID) -> None:
 def words(number: int) -> str:
     """A prompt that says which one it is."""
     return f"Buy number{number}"
-
-
-async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
-    return bool(await sql.fetchval("SELECT count(*) = $1 FROM pg_locks WHERE NOT granted", sessions))
 
 
 # What comes into it.
@@ -264,135 +248,6 @@ async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said(dsn: str, sql
         "reason": "SQLSTATE 23514 on llm_text_index, llm_text_index_document_check",
     }
     assert all(line == lines[0] for line in lines)  # once a sweep
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_several_share_one_queue_without_loss(dsn: str, sql: asyncpg.Connection) -> None:
-    ids: list[UUID] = []
-    async with running(*(TextIndex(dsn) for _ in range(3))):
-        for start in range(0, 400, 40):
-            ids += await store(dsn, *map(words, range(start, start + 40)))
-        await until(lambda: nothing_waits(sql))
-    assert await indexed(sql) == {id_: {"buy", f"number{number}"} for number, id_ in enumerate(ids)}
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_two_that_have_the_same_rows_in_hand_neither_lose_nor_double_one(
-    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As after a lease that was lost: both are in their transactions before either can commit."""
-
-    async def take(*_: object) -> bool:
-        return True
-
-    monkeypatch.setattr(Lease, "take", take)
-    ids = await store(dsn, *map(words, range(20)))
-    indexes = TextIndex(dsn), TextIndex(dsn)
-    with capture_logs() as lines:
-        async with sql.transaction():
-            await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
-            looks = [asyncio.create_task(index.look()) for index in indexes]
-            await until(lambda: blocked(sql, 2))
-        await asyncio.gather(*looks)
-    assert lines == []
-    for index in indexes:
-        await index.leave()
-    assert await waiting(sql) == []
-    assert (await indexed(sql)).keys() == set(ids)
-
-
-@pytest.mark.usefixtures("_impatient")
-async def test_one_that_freezes_in_the_middle_holds_up_nobody(
-    dsn: str, sql: asyncpg.Connection, postgres_server: PostgresServer
-) -> None:
-    """The server ends the step that it has begun; the next one is another's once the lease has expired."""
-    ids = await store(dsn, words(0))
-    async with PostgresProxy(lambda: postgres_server.port) as proxy:
-        frozen = TextIndex(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
-        async with running(frozen):
-            async with sql.transaction():
-                await sql.execute("LOCK TABLE llm_text_index IN EXCLUSIVE MODE")
-                await until(lambda: blocked(sql, 1))
-                proxy.hold()
-            await until(lambda: nothing_waits(sql))
-            ids += await store(dsn, words(1))
-            async with running(TextIndex(dsn)):
-                await sql.execute("UPDATE tracker_leases SET expires_at = renewed_at")
-                await until(lambda: nothing_waits(sql))
-            assert (await indexed(sql)).keys() == set(ids)
-            proxy.release()
-            ids += await store(dsn, words(2))
-            await until(lambda: nothing_waits(sql))
-    assert (await indexed(sql)).keys() == set(ids)
-
-
-@pytest.mark.parametrize("how", ["stopped", "killed"])
-@pytest.mark.usefixtures("_impatient")
-async def test_an_outage_is_waited_out_and_said_once(
-    how: str, dsn: str, postgres_server: PostgresServer
-) -> None:
-    ids = await store(dsn, words(0))
-    with capture_logs() as lines:
-        async with running(TextIndex(dsn)):
-            await until_metric("tracker_text_index_waiting", 0)
-            async with Away(postgres_server, how):
-                await until(lambda: lines)
-            ids += await store(dsn, words(1))
-            async with connected(dsn) as sql:
-                await until(lambda: nothing_waits(sql))
-                assert (await indexed(sql)).keys() == set(ids)
-            await until(lambda: len(lines) > 1)
-    assert [(line["log_level"], line["event"], line["chore"]) for line in lines] == [
-        ("warning", "a chore fails, trying again and again", "text_index"),
-        ("info", "a chore is done again", "text_index"),
-    ]
-
-
-@pytest.mark.parametrize("table", ["llm_text_index", "llm_decisions"])
-@pytest.mark.usefixtures("_impatient")
-async def test_a_missing_table_is_waited_for(table: str, dsn: str, sql: asyncpg.Connection) -> None:
-    ids = await store(dsn, *map(words, range(3)))
-    await sql.execute(f"ALTER TABLE {table} RENAME TO gone")
-    with capture_logs() as lines:
-        async with running(TextIndex(dsn)):
-            await until(lambda: lines)
-            assert table in lines[0]["reason"]
-            assert await waiting(sql) == ids
-            await sql.execute(f"ALTER TABLE gone RENAME TO {table}")
-            await until(lambda: nothing_waits(sql))
-    assert (await indexed(sql)).keys() == set(ids)
-
-
-@pytest.mark.parametrize("table", ["llm_text_queue", "llm_text_index"])
-async def test_it_ends_while_the_server_is_frozen(
-    table: str, dsn: str, postgres_server: PostgresServer
-) -> None:
-    """As it counts, in a transaction that would have to be rolled back, or in the middle of a step."""
-    await store(dsn, words(0))
-    index = TextIndex(dsn)
-    async with connected(dsn) as sql:
-        await sql.execute(f"BEGIN; LOCK TABLE {table}")
-        task = asyncio.create_task(index.run())
-        await until(lambda: blocked(sql, 1))
-        async with Away(postgres_server, "frozen"):
-            index.abort()
-            task.cancel()
-            await asyncio.wait({task}, timeout=20)
-            assert task.cancelled()
-
-
-async def test_it_needs_no_session_of_its_own(dsn: str, sql: asyncpg.Connection) -> None:
-    """As behind PgBouncer in transaction mode: nothing is left in the session, a lock least of all."""
-    ids = await store(dsn, *map(words, range(150)))
-    index = TextIndex(dsn, statement_cache=False)
-    while await waiting(sql):
-        await index.look()
-        assert index._connection is not None
-        assert await index._connection.fetch("SELECT * FROM pg_prepared_statements") == []
-        assert not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-        await index._close()
-    await index.leave()
-    assert (await indexed(sql)).keys() == set(ids)
 
 
 # Beside the pruning.
