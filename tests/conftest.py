@@ -16,6 +16,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.acceptance.stream import Stream, stream_on
 from tests.certificates import Authority
 from tests.pgbouncer import PROGRAM, PgBouncer
 from tests.record import backdate, fill
@@ -117,6 +118,13 @@ async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
+    """Yield a stream of the test's own on the shared server, not yet made."""
+    async with stream_on(nats_server) as stream:
+        yield stream
 
 
 @pytest.fixture

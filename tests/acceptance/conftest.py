@@ -1,4 +1,4 @@
-"""Daemons that no test can leave behind, streams and settings of each test's own."""
+"""Daemons that no test can leave behind, and settings of each test's own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.acceptance.command import Daemon
-from tests.acceptance.stream import Stream, stream_on
 from tests.conftest import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from tracker_daemon.embedded import NatsServer
+    from tests.acceptance.stream import Stream
 
 
 class Run(Protocol):
@@ -37,13 +36,6 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
     yield start
     for daemon in daemons:
         await daemon.kill()
-
-
-@pytest.fixture
-async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
-    """Yield a stream of the test's own on the shared server."""
-    async with stream_on(nats_server) as stream:
-        yield stream
 
 
 @pytest.fixture

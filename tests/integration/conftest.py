@@ -1,4 +1,4 @@
-"""A store on the test's own database, a stream of its own, and indexes that do not pause."""
+"""A store on the test's own database, and indexes that do not pause."""
 
 from __future__ import annotations
 

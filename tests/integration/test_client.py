@@ -11,9 +11,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.acceptance.stream import Stream, stream_on
 from tests.conftest import DIMENSIONS
+from tests.factory import decision
 from tests.record import BEGIN, fill
+from tests.trackers import over_nats
 from tests.waiting import until
 from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import load
@@ -28,34 +29,10 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from tracker_daemon.embedded import NatsServer
+    from tests.acceptance.stream import Stream
 
-
-SAID: dict[str, Any] = {
-    "agent_name": "momentum",
-    "symbol": "BTC",
-    "prompt": "RSI is 62 \u2026",
-    "response": '{"action": "BUY", "confidence": 0.8}',
-    "model": "gpt-x",
-}
-MADE = {**SAID, "decision_type": "signal"}
-
-
-@pytest.fixture
-async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
-    """Yield a stream of the test's own, not yet made."""
-    async with stream_on(nats_server) as stream:
-        yield stream
-
-
-def over_nats(stream: Stream, **options: Any) -> DecisionTracker:
-    return DecisionTracker.over_nats(
-        stream.settings["TRACKER_NATS_SERVERS"],
-        decisions_subject=stream.decisions,
-        outcomes_subject=stream.outcomes,
-        query_subject=stream.questions,
-        **options,
-    )
+SAID = decision(decision_type=None, prompt="RSI is 62 \u2026")
+"""What every method that tracks a decision takes."""
 
 
 @asynccontextmanager

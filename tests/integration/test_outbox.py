@@ -15,7 +15,9 @@ import pytest
 from nats.js.api import StreamConfig
 
 from tests.acceptance.stream import Stream, stream_on
+from tests.factory import decision
 from tests.servers import Away
+from tests.trackers import over_nats
 from tests.waiting import round_trip, until
 from tracker_daemon.client import DecisionTracker, outbox
 from tracker_daemon.client import over_nats as over_nats_side
@@ -27,7 +29,7 @@ from tracker_daemon.errors import InvalidPayload, TrackerError, Unavailable
 from tracker_daemon.redaction import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
     import asyncpg
@@ -36,37 +38,12 @@ if TYPE_CHECKING:
     from tracker_daemon.client import Call
     from tracker_daemon.embedded import PostgresServer
 
-SAID: dict[str, Any] = {
-    "agent_name": "momentum",
-    "decision_type": "signal",
-    "symbol": "BTC",
-    "prompt": "Buy?",
-    "response": "Buy.",
-    "model": "gpt-x",
-}
-
 
 @pytest.fixture
 def own_server(data_dir: Path) -> Iterator[NatsServer]:
     """Yield a nats-server that a test may take away, for it alone."""
     with NatsServer(data_dir) as server:
         yield server
-
-
-@pytest.fixture
-async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
-    """Yield a stream of the test's own, not yet made."""
-    async with stream_on(nats_server) as stream:
-        yield stream
-
-
-def over_nats(stream: Stream, **options: Any) -> DecisionTracker:
-    return DecisionTracker.over_nats(
-        stream.settings["TRACKER_NATS_SERVERS"],
-        decisions_subject=stream.decisions,
-        outcomes_subject=stream.outcomes,
-        **options,
-    )
 
 
 async def stored(stream: Stream) -> int:
@@ -81,18 +58,18 @@ async def test_nats_away_is_waited_out_with_a_bounded_queue(
     async with stream_on(own_server) as stream:
         await stream.make()
         async with over_nats(stream, max_queued_bytes=50_000) as tracker:
-            await tracker.track_decision(**SAID, confirm=True)
+            await tracker.track_decision(**decision(), confirm=True)
             async with Away(own_server, "stopped"):
                 for _ in range(1000):
-                    await tracker.track_decision(**SAID)
+                    await tracker.track_decision(**decision())
                 await until(lambda: "decisions wait" in caplog.text)
                 with pytest.raises(Unavailable, match="queue is full"):
-                    await tracker.track_decision(**SAID, confirm=True)
+                    await tracker.track_decision(**decision(), confirm=True)
             await tracker.flush()
             kept = 1001 - (tracker.dropped - 1)
             assert 100 < kept < 900
             assert await stored(stream) == kept
-            await tracker.track_decision(**SAID, confirm=True)
+            await tracker.track_decision(**decision(), confirm=True)
     messages = [record.message for record in caplog.records if record.name == outbox.__name__]
     assert [message.split(":")[0] for message in messages] == [
         "a decision or outcome is not recorded, and others may follow",
@@ -107,10 +84,10 @@ async def test_postgresql_away_is_waited_out(
 ) -> None:
     """With a connection that breaks in the middle; its lines go where the agent's go, not to stdout."""
     async with DecisionTracker.on_postgres(dsn, max_queued_bytes=50_000) as tracker:
-        await tracker.track_decision(**SAID, confirm=True)
+        await tracker.track_decision(**decision(), confirm=True)
         async with Away(postgres_server, "killed"):
             for _ in range(1000):
-                await tracker.track_decision(**SAID)
+                await tracker.track_decision(**decision())
             line = re.compile("event='cannot write, trying again' reason=.PostgreSQL")
             await until(lambda: line.search(caplog.text))
             with pytest.raises(Unavailable, match="PostgreSQL"):
@@ -129,7 +106,7 @@ async def test_a_stream_that_comes_later_gets_what_was_tracked_before(
     monkeypatch.setattr(outbox, "CONFIRM_SECONDS", 0.5)
     async with over_nats(stream) as tracker:
         with pytest.raises(Unavailable, match=rf"no stream takes {stream.decisions}.*stays in the queue"):
-            await tracker.track_decision(**SAID, confirm=True)
+            await tracker.track_decision(**decision(), confirm=True)
         await stream.make()
         await tracker.flush()
         assert await stored(stream) == 1
@@ -142,7 +119,7 @@ async def test_what_waits_holds_up_only_its_flush(stream: Stream) -> None:
     await js.add_stream(config)
     async with over_nats(stream) as tracker:
         await tracker.update_decision_outcome(uuid4(), "SUCCESS")
-        await tracker.track_decision(**SAID)
+        await tracker.track_decision(**decision())
         flushing = asyncio.create_task(tracker.flush())
         await stream.holds(1)
         assert not flushing.done()
@@ -159,7 +136,7 @@ async def test_a_message_whose_ack_was_lost_is_stored_once(
     await stream.make()
     id_ = uuid4()
     messages = [
-        written("llm.decisions", {**SAID, "id": id_}),
+        written("llm.decisions", decision(id=id_)),
         written("llm.outcomes", {"decision_id": id_, "outcome": "SUCCESS"}),
     ]
     subjects = {"llm.decisions": stream.decisions, "llm.outcomes": stream.outcomes}
@@ -180,11 +157,11 @@ async def test_what_nats_will_never_take_holds_up_nothing(
     config = StreamConfig(name=stream.name, subjects=[stream.decisions], max_bytes=8 << 20, max_msg_size=5000)
     await stream.client.jetstream().add_stream(config)
     async with over_nats(stream) as tracker:
-        await tracker.track_decision(**SAID | {"prompt": "p" * (2 << 20)})
+        await tracker.track_decision(**decision(prompt="p" * (2 << 20)))
         for size in (2 << 20, 6000):
             with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
-                await tracker.track_decision(**SAID | {"prompt": "p" * size}, confirm=True)
-        await tracker.track_decision(**SAID, confirm=True)
+                await tracker.track_decision(**decision(prompt="p" * size), confirm=True)
+        await tracker.track_decision(**decision(), confirm=True)
         assert tracker.dropped == 3
         assert await stored(stream) == 1
     assert "is not recorded" in caplog.text
@@ -211,7 +188,7 @@ async def test_a_publish_that_is_not_permitted_says_so(
     login = 'authorization { users: [{ user: agent, password: secret, permissions: { publish: "other" } }] }'
     with NatsServer(data_dir, options=login) as server:
         tracker = DecisionTracker.over_nats(server.url.replace("//", "//agent:secret@"))
-        await tracker.track_decision(**SAID)
+        await tracker.track_decision(**decision())
         await until(lambda: "decisions wait" in caplog.text)
         await tracker.close(0)
     assert "permissions violation for publish" in caplog.text.lower()
@@ -231,8 +208,8 @@ async def test_what_postgresql_will_never_take_holds_up_nothing(
     """)
     async with DecisionTracker.on_postgres(dsn) as tracker:
         with pytest.raises(TrackerError, match="PostgreSQL takes neither it nor its dead letter"):
-            await tracker.track_decision(**SAID | {"symbol": "ETH"}, confirm=True)
-        await tracker.track_decision(**SAID, confirm=True)
+            await tracker.track_decision(**decision(symbol="ETH"), confirm=True)
+        await tracker.track_decision(**decision(), confirm=True)
         assert tracker.dropped == 1
     assert "P7777" in caplog.text
     assert await sql.fetchval("SELECT string_agg(symbol, ',') FROM llm_decisions") == "BTC"
@@ -245,13 +222,13 @@ async def test_what_breaks_the_contract_breaks_no_agent(
     await stream.make()
     async with over_nats(stream) as one, DecisionTracker.on_postgres(dsn) as other:
         for tracker in (one, other):
-            await tracker.track_decision(**SAID, confidence=85)
+            await tracker.track_decision(**decision(), confidence=85)
             await tracker.flush()
             with pytest.raises(InvalidPayload, match="confidence: expected a decimal from 0 to 1"):
-                await tracker.track_decision(**SAID, confidence=85, confirm=True)
-            await tracker.track_decision(**SAID, context={"model": object()})
+                await tracker.track_decision(**decision(), confidence=85, confirm=True)
+            await tracker.track_decision(**decision(), context={"model": object()})
             with pytest.raises(InvalidPayload, match="cannot be written as JSON"):
-                await tracker.track_decision(**SAID, context={"model": object()}, confirm=True)
+                await tracker.track_decision(**decision(), context={"model": object()}, confirm=True)
             assert tracker.dropped == 1
     assert await stored(stream) == 1
     letters = await sql.fetch("SELECT reason, field FROM llm_dead_letters")
@@ -269,14 +246,14 @@ async def test_the_end_is_bounded_and_counts_what_is_left(
     async with Away(postgres_server, "frozen"), Away(own_server, "frozen"):
         for tracker in trackers:
             for _ in range(3):
-                await tracker.track_decision(**SAID)
-            waiting = asyncio.create_task(tracker.track_decision(**SAID, confirm=True))
+                await tracker.track_decision(**decision())
+            waiting = asyncio.create_task(tracker.track_decision(**decision(), confirm=True))
             await until(lambda: len(tracker._outbox._entries) == 4)  # noqa: B023 - it is over before the next
             await tracker.close(0.1)
             assert tracker.dropped == 4
             with pytest.raises(Unavailable, match="was closed before"):
                 await waiting
-            await tracker.track_decision(**SAID)
+            await tracker.track_decision(**decision())
             assert tracker.dropped == 5
             await tracker.close()
 
@@ -302,7 +279,7 @@ async def test_a_client_of_the_agents_own_stays_open(stream: Stream) -> None:
     await stream.make()
     client = await nats.connect(stream.settings["TRACKER_NATS_SERVERS"])
     async with DecisionTracker.over_nats(client, decisions_subject=stream.decisions) as tracker:
-        await tracker.track_decision(**SAID, confirm=True)
+        await tracker.track_decision(**decision(), confirm=True)
     assert client.is_connected
     await client.close()
     async with DecisionTracker.over_nats(client) as tracker:
@@ -336,7 +313,7 @@ async def test_an_answer_that_is_none(stream: Stream, headers: dict[str, str], s
         await stream.client.publish(question.reply, b"{}", headers=headers)
 
     await stream.client.subscribe(f"{stream.questions}.recent", cb=answer)
-    async with over_nats(stream, query_subject=stream.questions) as tracker:
+    async with over_nats(stream) as tracker:
         await round_trip(stream.client)
         with pytest.raises(Unavailable, match=says):
             await tracker.get_recent_decisions()
@@ -345,7 +322,7 @@ async def test_an_answer_that_is_none(stream: Stream, headers: dict[str, str], s
 async def test_on_postgres_cuts_out_what_it_is_told_to(dsn: str, sql: asyncpg.Connection) -> None:
     redactor = Redactor(["email"])
     async with DecisionTracker.on_postgres(dsn, redactor=redactor) as tracker:
-        await tracker.track_decision(**SAID | {"prompt": "from a@example.com"}, confirm=True)
+        await tracker.track_decision(**decision(prompt="from a@example.com"), confirm=True)
     assert "a@example.com" not in await sql.fetchval("SELECT prompt FROM llm_decisions")
 
 
@@ -356,7 +333,7 @@ async def hang_up() -> None:
 async def test_a_block_that_asks_a_model_is_tracked_however_it_ends(
     dsn: str, sql: asyncpg.Connection
 ) -> None:
-    asked = {name: value for name, value in SAID.items() if name != "response"}
+    asked = decision(response=None)
     async with DecisionTracker.on_postgres(dsn) as tracker:
         async with tracker.decision(**asked, context={"rsi": 62.1}) as d:
             d.response = '{"action": "SELL"}'

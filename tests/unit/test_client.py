@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from tests.factory import decision
 from tracker_daemon.client import DecisionTracker, keywords
 from tracker_daemon.client.payload import check, new_id, written
 from tracker_daemon.errors import InvalidPayload
@@ -27,20 +28,12 @@ if TYPE_CHECKING:
     from tracker_daemon.errors import TrackerError
     from tracker_daemon.messages import Message
 
-MADE: dict[str, Any] = {
-    "agent_name": "momentum",
-    "decision_type": "signal",
-    "symbol": "BTC",
-    "prompt": "Buy?",
-    "response": "Buy.",
-    "model": "gpt-x",
-}
 ALIASES = {"decision_id", "created_at", "metadata", "outcome_pnl", "observed_at"}
 
 
 def read(**fields: Any) -> Any:
     """What a daemon makes of a decision with these fields."""
-    message = written("llm.decisions", {**MADE, **fields})
+    message = written("llm.decisions", decision(**fields))
     return decode(message, Contract(embedding_dimensions=3))
 
 
@@ -89,7 +82,7 @@ def test_money_keeps_every_digit(given: Any, kept: str) -> None:
     ],
 )
 def test_whatever_is_given_is_an_invalid_payload_at_worst(name: str, given: Any) -> None:
-    fields = {**MADE, name: given}
+    fields = decision() | {name: given}
     with pytest.raises(InvalidPayload):
         check(written("llm.decisions", fields), fields)
 
@@ -97,21 +90,21 @@ def test_whatever_is_given_is_an_invalid_payload_at_worst(name: str, given: Any)
 def test_its_time_is_that_of_the_call() -> None:
     """Unless another is given; None is none."""
     before = datetime.now(UTC)
-    payload = msgspec.json.decode(written("llm.decisions", {**MADE, "timestamp": None}).payload)
+    payload = msgspec.json.decode(written("llm.decisions", decision() | {"timestamp": None}).payload)
     assert before <= datetime.fromisoformat(payload["timestamp"]) <= datetime.now(UTC)
     assert read(timestamp="2026-11-23T10:00:00Z").created_at == datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("given", [float("nan"), float("inf"), Decimal("nan"), "many", True])
 def test_what_is_no_number_is_not_taken_for_none(given: Any) -> None:
-    fields = {**MADE, "pnl": given}
+    fields = decision(pnl=given)
     with pytest.raises(InvalidPayload, match="invalid_field at pnl"):
         check(written("llm.decisions", fields), fields)
 
 
 def test_arrays_are_lists_and_keys_texts() -> None:
     """Arrays of numpy, pandas and torch have `tolist`, as that of the standard library has."""
-    fields = {**MADE, "prompt_embedding": array("f", [1, -0.5, 0.25]), "context": {7: array("l", [3])}}
+    fields = decision(prompt_embedding=array("f", [1, -0.5, 0.25]), context={7: array("l", [3])})
     message = written("llm.decisions", fields)
     check(message, fields)
     payload = msgspec.json.decode(message.payload)
@@ -119,8 +112,8 @@ def test_arrays_are_lists_and_keys_texts() -> None:
 
 
 def test_an_unknown_field_is_said_as_extra_and_overrides_nothing() -> None:
-    decision = read(extra={"temperature": 0.2, "symbol": "ETH"})
-    assert (decision.symbol, decision.extra) == ("BTC", '{"temperature":0.2}')
+    told = read(extra={"temperature": 0.2, "symbol": "ETH"})
+    assert (told.symbol, told.extra) == ("BTC", '{"temperature":0.2}')
 
 
 def test_ids_are_ordered_by_time() -> None:
@@ -133,15 +126,15 @@ def test_ids_are_ordered_by_time() -> None:
 async def test_keywords_that_do_not_exist_or_are_missing_are_refused_as_pythons_are() -> None:
     tracker: Any = DecisionTracker.over_nats("nats://127.0.0.1:1")
     for call, word in (
-        (tracker.track_decision(**MADE, confidance=0.8), "unexpected keyword argument 'confidance'"),
+        (tracker.track_decision(**decision(), confidance=0.8), "unexpected keyword argument 'confidance'"),
         (tracker.track_signal_decision(agent_name="momentum"), "missing a required .*: 'model'"),
-        (tracker.track_risk_decision(**MADE, approved=True), "unexpected .*'decision_type'"),
+        (tracker.track_risk_decision(**decision(), approved=True), "unexpected .*'decision_type'"),
         (tracker.update_decision_outcome(UUID(int=7), "SUCCESS", when=1), "unexpected .*'when'"),
     ):
         with pytest.raises(TypeError, match=word):
             await call
     with pytest.raises(TypeError, match=r"decision\(\) got an unexpected keyword argument 'response'"):
-        tracker.decision(**MADE)
+        tracker.decision(**decision())
     await tracker.close()
 
 
@@ -168,8 +161,8 @@ class Daemon:
 
 async def test_pages_of_a_search_are_joined_with_what_any_of_them_has_left_out() -> None:
     """The index catches up meanwhile: what the first page misses, the last one may have looked at."""
-    decision: Any = None
-    first, second, third = (Found(decision, f"hit {number}") for number in range(3))
+    nobodys: Any = None
+    first, second, third = (Found(nobodys, f"hit {number}") for number in range(3))
     pages = (
         Searched((first,), "a", 80, None),
         Searched((second,), "b", 90, None),
