@@ -135,11 +135,14 @@ async def test_the_agent_of_the_readme_is_recorded_as_it_says(
 
     await until("the row is the one that is shown", as_shown)
     await continued(more, servers["nats.servers"])
-    _, total_pnl = capsys.readouterr().out.split()
-    assert total_pnl == "250.50000000"
+    rates, best = capsys.readouterr().out.splitlines()
+    assert rates.split()[1] == "250.50000000"
+    assert best == "[('BUY', Decimal('250.50000000'))]"
     timed = "SELECT latency_ms FROM llm_decisions WHERE response = 'Wait.'"
     await until("the model's answer is recorded", lambda: sql.fetchval(f"SELECT EXISTS ({timed})"))
     assert await sql.fetchval(timed) >= 0
+    vetoed = "SELECT EXISTS (SELECT FROM llm_decisions WHERE agent_name = 'risk' AND action = 'VETO')"
+    await until("the veto is recorded", lambda: sql.fetchval(vetoed))
     await sql.close()
     assert await daemon.stop() == 0
 
