@@ -41,7 +41,8 @@ ON CONFLICT (decision_id) DO NOTHING
 """
 _LEAVE: Final = "DELETE FROM llm_text_queue WHERE id IN ({keys})"
 # In one snapshot a decision is in the queue, in the index, or missed. The ids of a step come as an array,
-# which is looked up by the primary key whatever is guessed about it.
+# which is looked up by the primary key whatever is guessed about it. A step that is not full has no last one:
+# else it would go on for as long as decisions come.
 _SWEEP: Final = """
 WITH walked AS MATERIALIZED (
     SELECT id FROM llm_decisions WHERE id >= $1 ORDER BY id LIMIT {rows:d}
@@ -54,7 +55,7 @@ WITH walked AS MATERIALIZED (
     SELECT array_agg(id) FROM (SELECT id, (row_number() OVER () - 1) / 100 AS number FROM missed) m
     GROUP BY number
 )
-SELECT id FROM walked ORDER BY id DESC LIMIT 1
+SELECT id FROM walked ORDER BY id OFFSET {rows:d} - 1
 """
 
 
@@ -98,7 +99,7 @@ class TextIndex(Backlog):
         with translated():
             async with connection.transaction():
                 last = await connection.fetchval(_SWEEP.format(rows=SWEEP_ROWS), self._swept)
-        if last in {None, self._swept}:
+        if last is None:
             self._swept, self._sweep_at = UUID(int=0), clock() + SWEEP_SECONDS
             return False
         self._swept = last

@@ -139,6 +139,29 @@ async def test_all_that_is_older_goes_together_and_nothing_that_is_younger(
     assert not total(await pruned(sql)).total()
 
 
+async def test_a_round_ends_while_outcomes_and_texts_keep_coming(
+    sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ever greater keys, as those that are made of times; the letters have their turn after them."""
+    monkeypatch.setattr(pruning, "WALK_ROWS", 3)
+
+    async def come(number: int) -> None:
+        await sql.execute(
+            "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at) "
+            "VALUES ($1, $1, 'SUCCESS', now(), now())",
+            UUID(int=number),
+        )
+        await sql.execute("INSERT INTO llm_text_index VALUES ($1, 'word')", UUID(int=number))
+
+    before, steps = await cutoff(sql, timedelta(days=30)), 1
+    await move_horizon(sql, before)
+    await come(steps)
+    async for _ in prune(sql, before, unreplayed=False):
+        steps += 1
+        assert steps < 10
+        await come(steps)
+
+
 async def test_what_an_older_daemon_leaves_behind_in_the_index_of_texts_goes_too(
     dsn: str, store: Store, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

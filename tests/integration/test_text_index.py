@@ -201,7 +201,7 @@ async def test_a_sweep_queues_what_is_in_neither_place_in_rows_of_a_hundred(
     await store_as_older(sql, *ids)
     index = TextIndex(dsn)
     async with connected(dsn) as connection:
-        assert await index._sweep(connection)
+        assert not await index._sweep(connection)
     waits = await waiting(sql)
     assert waits[:20] == queued
     assert set(waits[20:]) == ids
@@ -209,6 +209,21 @@ async def test_a_sweep_queues_what_is_in_neither_place_in_rows_of_a_hundred(
     sizes = await sql.fetch("SELECT cardinality(decisions) FROM llm_text_queue ORDER BY id")
     assert sorted(size for (size,) in sizes) == [20, 50, 100]
     assert (await indexed(sql)).keys() == set(done)
+
+
+async def test_a_sweep_ends_while_decisions_keep_coming(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ever greater keys, as those that are made of times."""
+    monkeypatch.setattr("tracker_daemon.text_index.SWEEP_ROWS", 7)
+    await store_as_older(sql, *(UUID(int=number) for number in range(10)))
+    index, last = TextIndex(dsn), 9
+    async with connected(dsn) as connection:
+        while await index._sweep(connection) and last < 20:
+            last += 1
+            await store_as_older(sql, UUID(int=last))
+    assert last == 10
+    assert len(await waiting(sql)) == 11
 
 
 async def test_it_sweeps_now_and_again_and_one_daemon_at_a_time(dsn: str, sql: asyncpg.Connection) -> None:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 STEP_ROWS: Final = 500
 """Decisions, dead letters or alerts that one step deletes at most."""
 WALK_ROWS: Final = 2000
-"""Events of the ledger, or places in the index of texts, that one step looks at: no index knows which have no
-decision."""
+"""Rows that one step looks at, of a table where no index knows which have no decision."""
 PATIENCE_SECONDS: Final = 45
 """How long a step gives way to whoever holds its rows: the server ends a writer that is frozen sooner."""
 COUNT_SECONDS: Final = 3600.0
@@ -69,13 +68,13 @@ _LEFT_OVER: Final = """
 decision_id = ANY({ids}) AND LEAST(observed_at, received_at) < '{before}'::timestamptz
 AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_outcomes.decision_id)
 """
-# Only a daemon from before there was this index deletes decisions without their places in it.
-# By arrays, which are looked up by the primary key whatever is guessed about them.
+# Only daemons from before there was this index leave any. Ids come as an array, which is looked up by the
+# primary key whatever is guessed about it.
 _LEFT_BEHIND: Final = """
 WITH walked AS MATERIALIZED (
     SELECT decision_id FROM llm_text_index WHERE decision_id > $1 ORDER BY decision_id LIMIT {rows:d}
 )
-SELECT (SELECT decision_id FROM walked ORDER BY decision_id DESC LIMIT 1) AS last, ARRAY(
+SELECT (SELECT decision_id FROM walked ORDER BY decision_id OFFSET {rows:d} - 1) AS last, ARRAY(
     SELECT decision_id FROM walked
     EXCEPT SELECT id FROM llm_decisions WHERE id = ANY(ARRAY(SELECT decision_id FROM walked))
 ) AS gone
@@ -191,27 +190,29 @@ async def _left_over(connection: Connection, before: datetime) -> AsyncIterator[
     """Delete events without a decision; the decision may still come, but is older then, and expired."""
     last = UUID(int=0), UUID(int=0)
     ledger = _LEDGER.format(rows=WALK_ROWS)
-    while rows := await _read(connection, ledger, before, *last):
+    while True:
+        rows = await _read(connection, ledger, before, *last)
         if ids := {row["decision_id"] for row in rows if row["old"]}:
             condition = _LEFT_OVER.format(ids=_array(ids), before=before.isoformat())
             yield await _delete(connection, {"llm_outcomes": condition})
         else:
             yield Counter()
+        if len(rows) < WALK_ROWS:  # or it would go on for as long as outcomes come
+            return
         last = rows[-1]["decision_id"], rows[-1]["event_id"]
 
 
 async def _left_behind(connection: Connection) -> AsyncIterator[Counter[str]]:
     """Delete places in the index of texts without a decision."""
-    last = UUID(int=0)
+    last: UUID | None = UUID(int=0)
     places = _LEFT_BEHIND.format(rows=WALK_ROWS)
-    while True:
+    while last is not None:  # a step that is not full has none
         [walked] = await _read(connection, places, last)
-        if (last := walked["last"]) is None:
-            return
         if ids := walked["gone"]:
             yield await _delete(connection, {"llm_text_index": _GONE.format(ids=_array(ids))})
         else:
             yield Counter()
+        last = walked["last"]
 
 
 async def _read(connection: Connection, query: str, *values: Any) -> list[Record]:
