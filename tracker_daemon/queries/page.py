@@ -28,9 +28,9 @@ MAX_SECONDS: Final = 5.0
 
 # A row may have megabytes, so few are held while it is not known how many fit.
 _FEW: Final = 10
-_OPEN: Final = "DECLARE page NO SCROLL CURSOR FOR {query}"
-_NEXT: Final = f"FETCH {_FEW} FROM page"
-_CLOSE: Final = "CLOSE page"
+_OPEN: Final = "DECLARE {name} NO SCROLL CURSOR FOR {query}"
+_NEXT: Final = f"FETCH {_FEW} FROM {{name}}"
+_CLOSE: Final = "CLOSE {name}"
 
 T = TypeVar("T")
 
@@ -65,8 +65,12 @@ def question(name: str, wanted: Filter, *more: object) -> str:
 
     `--since 24h` is another time for each page; what follows a row is well-defined whatever the time.
     """
-    conditions = [getattr(wanted, name) for name in Filter.__struct_fields__ if name not in TIMES]
-    return blake2b(msgspec.json.encode([name, conditions, *more]), digest_size=9).hexdigest()
+    conditions = [getattr(wanted, field) for field in Filter.__struct_fields__ if field not in TIMES]
+    return _digest(msgspec.json.encode([name, conditions, *more]))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=9).hexdigest()
 
 
 def place(cursor: str | None, question_: str, types: Any) -> tuple[Any, ...] | None:
@@ -89,10 +93,12 @@ async def rows_of(
     """Return the first rows of a query, as many as a page holds, and whether there are more."""
     loop = asyncio.get_running_loop()
     end = loop.time() + MAX_SECONDS
-    await connection.execute(_OPEN.format(query=query), *values)
+    # Of its own for each query: a driver that keeps statements would take one FETCH for another.
+    name = f"page_{_digest(query.encode())}"
+    await connection.execute(_OPEN.format(name=name, query=query), *values)
     rows: list[dict[str, Any]] = []
     chars, full = 0, False
-    while not full and (some := await connection.fetch(_NEXT)):
+    while not full and (some := await connection.fetch(_NEXT.format(name=name))):
         for row in some:
             if full := len(rows) == limit or chars >= MAX_CHARS:
                 break
@@ -102,7 +108,7 @@ async def rows_of(
             if len(some) < _FEW:
                 break
             full = loop.time() > end
-    await connection.execute(_CLOSE)
+    await connection.execute(_CLOSE.format(name=name))
     return rows, full
 
 
