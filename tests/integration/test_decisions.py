@@ -196,6 +196,31 @@ async def test_one_decision_with_all_that_is_known_about_it(dsn: str, sql: async
     await store.close()
 
 
+async def test_of_a_long_ledger_the_last_events_are_told(dsn: str, sql: asyncpg.Connection) -> None:
+    """Those before them are there for whoever asks how it was then."""
+    store, id_ = Store(dsn), uuid4()
+    await store.write(deliver(payload_of(id=str(id_), timestamp=BEGIN.isoformat())))
+    await store.close()
+    await sql.execute(
+        """
+        INSERT INTO llm_outcomes
+            (decision_id, event_id, outcome, pnl, observed_at, received_at, stream_sequence)
+        SELECT $1, gen_random_uuid(), 'PENDING', n, received_at, received_at, n
+        FROM generate_series(1, 1500) n,
+             LATERAL (SELECT $2::timestamptz + n * interval '1 s' AS received_at) event
+        """,
+        id_,
+        BEGIN,
+    )
+    told = []
+    for as_of in (None, BEGIN + timedelta(seconds=700)):
+        async with reading(sql):
+            whole = await decision(sql, id_, as_of)
+        assert whole is not None
+        told.append((whole.complete, [event.stream_sequence for event in whole.outcomes]))
+    assert told == [(False, list(range(501, 1501))), (True, list(range(1, 701)))]
+
+
 async def test_a_foreign_cursor_and_a_wrong_limit_are_refused(record: asyncpg.Connection) -> None:
     async with reading(record):
         page = await recent_decisions(record, Filter(), 5)

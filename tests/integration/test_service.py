@@ -381,6 +381,20 @@ async def test_no_reply_is_larger_than_the_server_takes(
             assert prompt.startswith(told["prompt"])
             assert response.startswith(told["response"])
             assert min(len(told["prompt"]), len(told["response"])) >= 10
+        await sql.execute(
+            """
+            INSERT INTO llm_outcomes
+                (decision_id, event_id, outcome, observed_at, received_at, stream_sequence)
+            SELECT $1, gen_random_uuid(), 'PENDING', now(), now(), n FROM generate_series(1, 900) n
+            """,
+            long,
+        )
+        code, answer, size = await agent.ask("decision", id=long)
+        events = [event["stream_sequence"] for event in answer["outcomes"]]
+        assert (code, answer["complete"], answer["decision"]["cut"]) == ("200", False, True)
+        assert MOST * 0.95 < size <= MOST
+        assert events == list(range(901 - len(events), 901))
+        assert len(events) > 50
         for name, question in (("recent", {"symbol": "W"}), ("search", {"text": "needle"})):
             code, answer, size = await agent.ask(name, **question)
             [row] = answer["rows"]

@@ -192,6 +192,8 @@ def _print_whole(out: Console, whole: Whole) -> None:
             typer.echo(visible(text))  # long lines are the terminal's to wrap
     out.print(Text("\noutcomes", "bold"))
     out.print(_ledger(whole.outcomes) if whole.outcomes else "None yet.")
+    if not whole.complete:
+        out.print(f"These are the last {len(whole.outcomes):,}: see --as-of, or export --ledger.")
 
 
 def _ledger(events: tuple[Event, ...]) -> Table:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TEXT_CHARS: Final = 4000
 """Characters of a prompt, and of a response, in a list; `decision` has all of them."""
+MAX_EVENTS: Final = 1000
+"""Events of a ledger, the last ones: some agents tell the P&L of what they hold every second."""
 
 _COLUMNS: Final = """
 id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, outcome_at, confidence,
@@ -40,11 +42,12 @@ _ONE: Final = f"""
 SELECT {_COLUMNS}, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
 FROM {{source}} WHERE {{condition}} AND id = {{id}}
 """
-_LEDGER: Final = """
+_LEDGER: Final = f"""
 SELECT event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence
 FROM llm_outcomes WHERE decision_id = $1 AND received_at <= COALESCE($2, 'infinity'::timestamptz)
-ORDER BY LEAST(observed_at, received_at),
-         COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint)
+ORDER BY LEAST(observed_at, received_at) DESC,
+         COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) DESC
+LIMIT {MAX_EVENTS + 1}
 """
 
 
@@ -96,11 +99,15 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Whole(Struct, frozen=True, kw_only=True):
-    """A decision with all its text, its embedding, and its ledger: the last event is the one that shows."""
+    """A decision with all its text, its embedding, and its ledger: the last event is the one that shows.
+
+    `complete`: whether there are no events before these; `as_of` asks for them.
+    """
 
     decision: Told
     prompt_embedding: tuple[float, ...] | None
     outcomes: tuple[Event, ...]
+    complete: bool
 
 
 class _Order(Struct, frozen=True):
@@ -148,11 +155,12 @@ async def decision(connection: Connection, id_: UUID, as_of: datetime | None = N
         return None
     values = dict(row)
     embedding = values.pop("prompt_embedding")
-    events = await connection.fetch(_LEDGER, id_, as_of)
+    events, more = await rows_of(connection, _LEDGER, (id_, as_of), MAX_EVENTS)
     return Whole(
         decision=told(values),
         prompt_embedding=embedding and tuple(msgspec.json.decode(embedding, type=list[float])),
-        outcomes=tuple(Event(**_decoded(dict(event), "extra")) for event in events),
+        outcomes=tuple(Event(**_decoded(event, "extra")) for event in reversed(events)),
+        complete=not more,
     )
 
 

@@ -33,8 +33,8 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
     """Ask inside `reading` and return the answer as JSON of at most `most` bytes; None: there is none.
 
     A page that is too large ends earlier, with the cursor for what follows, and so does a list of groups,
-    which is not `complete` then. Of a single decision prompt and response are `cut`. Raises `TooLarge` where
-    that is not enough.
+    which is not `complete` then. Of a single decision the earlier events of a long ledger are left out, and
+    prompt and response `cut`. Raises `TooLarge` where that is not enough.
     """
     limit = getattr(question, "limit", None)
     if limit is not None:
@@ -54,6 +54,8 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
             case Page(rows=(Found(decision=row) as found,)) if row.prompt or row.response:
                 found = replace(found, decision=_shorter(row, len(data) - most))
                 answer = replace(answer, rows=(found,))
+            case Whole(outcomes=(_, _, *_) as events) if len(as_json(events)) > most // 2:
+                answer = replace(answer, outcomes=events[len(events) // 2 :], complete=False)
             case Whole(decision=row) if row.prompt or row.response:
                 answer = replace(answer, decision=_shorter(row, len(data) - most))
             case _:
