@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.asking import agent_on, served
 from tests.conftest import DIMENSIONS
-from tests.factory import decision, deliver
+from tests.factory import decision, deliver, outcome
 from tests.record import BEGIN, known
 from tests.servers import Away
 from tests.waiting import until
@@ -348,7 +348,7 @@ async def test_no_reply_is_larger_than_the_server_takes(
     small_server: NatsServer, dsn: str, sql: asyncpg.Connection
 ) -> None:
     """Pages and groups end earlier, texts are cut, and what fits by no means is 413."""
-    long, wide, huge = (str(uuid4()) for _ in range(3))
+    long, wide, huge, noted = (str(uuid4()) for _ in range(4))
     texts = {long: ("a" * 10, "b" * MOST), wide: ('"' * 2 * MOST, "b" * MOST)}
     store = Store(dsn)
     await store.write(
@@ -357,9 +357,11 @@ async def test_no_reply_is_larger_than_the_server_takes(
             decision(id=long, prompt=texts[long][0], response=texts[long][1]),
             decision(id=wide, prompt=texts[wide][0], response=texts[wide][1]),
             decision(id=huge, context={"key": "x" * MOST}, symbol="HUGE"),
+            decision(id=noted, symbol="NOTED"),
             decision(context={"key": "x" * (MOST - 5000)}, prompt="needle" + " \u00fc" * 3000, symbol="W"),
         )
     )
+    await store.write(deliver(outcome(noted, note="x" * MOST)))
     await store.close()
     expected = await sql.fetch(
         "SELECT id FROM llm_decisions WHERE symbol = 'BTC' ORDER BY created_at DESC, id DESC"
@@ -407,5 +409,10 @@ async def test_no_reply_is_larger_than_the_server_takes(
             ("recent", {"symbol": "HUGE"}),
             ("search", {"text": "hold", "symbol": "HUGE"}),
         ):
-            code, words, _ = await agent.ask(name, **question)
-            assert (code, f"bytes where NATS takes {MOST}" in words) == ("413", True)
+            code, answer, _ = await agent.ask(name, **question)
+            [row] = answer.get("rows", [answer])
+            told = row.get("decision", row)
+            assert (code, told["cut"], told["context"], told["extra"]) == ("200", True, None, None)
+            assert told["prompt"] == decision()["prompt"]
+        code, words, _ = await agent.ask("decision", id=noted)
+        assert (code, f"bytes where NATS takes {MOST}" in words) == ("413", True)

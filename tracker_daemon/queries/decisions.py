@@ -54,7 +54,8 @@ LIMIT {MAX_EVENTS + 1}
 class Told(Struct, frozen=True, kw_only=True):
     """A decision as the record tells it; field names are the columns of `llm_decisions`.
 
-    `cut`: prompt or response are longer than what is here.
+    `cut`: prompt or response are longer than what is here, or `context` and `extra`, which alone are too
+    large for a message, were left out.
     """
 
     id: UUID

@@ -33,8 +33,9 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
     """Ask inside `reading` and return the answer as JSON of at most `most` bytes; None: there is none.
 
     A page that is too large ends earlier, with the cursor for what follows, and so does a list of groups,
-    which is not `complete` then. Of a single decision the earlier events of a long ledger are left out, and
-    prompt and response `cut`. Raises `TooLarge` where that is not enough.
+    which is not `complete` then. Of a single decision the earlier events of a long ledger are left out,
+    prompt and response `cut`, and where `context` and `extra` alone are too large, these are left out.
+    Raises `TooLarge` where that is not enough.
     """
     limit = getattr(question, "limit", None)
     if limit is not None:
@@ -49,15 +50,14 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
         match answer:
             case Answer(groups=(_, _, *_) as groups) | Calibrations(groups=(_, _, *_) as groups):
                 answer = replace(answer, groups=groups[: _fitting(groups, most)], complete=False)
-            case Page(rows=(Told() as row,)) if row.prompt or row.response:
-                answer = replace(answer, rows=(_shorter(row, len(data) - most),))
-            case Page(rows=(Found(decision=row) as found,)) if row.prompt or row.response:
-                found = replace(found, decision=_shorter(row, len(data) - most))
-                answer = replace(answer, rows=(found,))
+            case Page(rows=(Told() as row,)) if less := _less(row, len(data), most):
+                answer = replace(answer, rows=(less,))
+            case Page(rows=(Found(decision=row) as found,)) if less := _less(row, len(data), most):
+                answer = replace(answer, rows=(replace(found, decision=less),))
             case Whole(outcomes=(_, _, *_) as events) if len(as_json(events)) > most // 2:
                 answer = replace(answer, outcomes=events[len(events) // 2 :], complete=False)
-            case Whole(decision=row) if row.prompt or row.response:
-                answer = replace(answer, decision=_shorter(row, len(data) - most))
+            case Whole(decision=row) if less := _less(row, len(data), most):
+                answer = replace(answer, decision=less)
             case _:
                 raise TooLarge(
                     f"the answer takes {len(data)} bytes where NATS takes {most}: ask about less, or raise "
@@ -70,6 +70,16 @@ def _fitting(parts: Sequence[Struct], most: int) -> int:
     """How many of them, one at least, fit into so many bytes; only one more than that is encoded."""
     sizes = accumulate(len(as_json(part)) + 1 for part in parts)
     return max(1, sum(1 for _ in takewhile(lambda size: size <= most - FRAME_BYTES, sizes)))
+
+
+def _less(row: Told, size: int, most: int) -> Told | None:
+    """The decision with less of it, where the answer has such a size; None: there is nothing to leave out."""
+    objects = len(as_json((row.context, row.extra)))
+    if (row.prompt or row.response) and objects < most - FRAME_BYTES:
+        return _shorter(row, size - most)
+    if row.context or row.extra:
+        return replace(row, context=None, extra=None, cut=True)
+    return None
 
 
 def _shorter(row: Told, excess: int) -> Told:
