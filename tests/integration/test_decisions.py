@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,14 @@ async def test_a_foreign_cursor_and_a_wrong_limit_are_refused(record: asyncpg.Co
         with pytest.raises(InvalidQuestion, match="the cursor"):
             async with reading(record):
                 await list_(record, wanted, 5, cursor)
+    async with reading(record):
+        page = await failed_decisions(record, Filter(), 5)
+    asked, (_, id_) = msgspec.json.decode(urlsafe_b64decode(f"{page.cursor}=="))
+    for number in ("1e200000", "-Infinity"):
+        forged = urlsafe_b64encode(msgspec.json.encode([asked, [number, id_]])).decode()
+        with pytest.raises(InvalidQuestion, match="the cursor is none of ours"):
+            async with reading(record):
+                await failed_decisions(record, Filter(), 5, forged)
     for limit in (0, -1, 1001, 10_000_000):
         with pytest.raises(InvalidQuestion, match="limit must be from 1 to 1000"):
             async with reading(record):

@@ -18,7 +18,7 @@ import typer
 from tracker_daemon.cli.options import moment
 from tracker_daemon.config import Settings
 from tracker_daemon.postgres import Connection, connected
-from tracker_daemon.queries import Filter, reading
+from tracker_daemon.queries import Filter, holdable, reading
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def _decimal(text: str) -> Decimal:
         number = Decimal(text)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or abs(number.adjusted()) > 100:  # asyncpg would send another one
+    if not holdable(number):
         raise typer.BadParameter(f"{text} is no number that a column could hold")
     return number
 

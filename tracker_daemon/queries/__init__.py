@@ -11,7 +11,7 @@ from tracker_daemon.queries.decisions import (
     successful_decisions,
 )
 from tracker_daemon.queries.export import count_decisions, export_decisions
-from tracker_daemon.queries.filter import Filter
+from tracker_daemon.queries.filter import Filter, holdable
 from tracker_daemon.queries.monitoring import (
     Latency,
     Table,
@@ -60,6 +60,7 @@ __all__ = [
     "decision_stats",
     "export_decisions",
     "failed_decisions",
+    "holdable",
     "latency_by_model",
     "matured",
     "parse",

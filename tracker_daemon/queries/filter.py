@@ -47,6 +47,11 @@ _AS_OF: Final = f"""(
 ) AS llm_decisions"""
 
 
+def holdable(number: Decimal) -> bool:
+    """Whether a column could hold it; of some that none could hold asyncpg would send another number."""
+    return number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
+
+
 class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Conditions that hold together; what is None does not matter.
 
@@ -91,9 +96,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             if moment is not None and moment.tzinfo is None:
                 raise InvalidQuestion(f"{name} needs an offset from UTC, as in 2026-11-23T10:00:00Z")
         for name in (f"{bound}_{column}" for column in RANGES for bound in ("min", "max")):
-            number = Decimal(getattr(self, name) or 0)
-            # asyncpg would send another number.
-            if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
+            if not holdable(Decimal(getattr(self, name) or 0)):
                 raise InvalidQuestion(f"{name} is no number that a column could hold")
         for name in OBJECTS:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from decimal import Decimal
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries.filter import TIMES, Filter
+from tracker_daemon.queries.filter import TIMES, Filter, holdable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +81,11 @@ def place(cursor: str | None, question_: str, types: Any) -> tuple[Any, ...] | N
     try:
         found = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=Place)
         values: tuple[Any, ...] = msgspec.convert(found.values, types)
+        ours = all(value.is_nan() or holdable(value) for value in values if isinstance(value, Decimal))
     except (ValueError, RecursionError):
-        raise InvalidQuestion("the cursor is none of ours: leave it out to begin anew") from None
+        ours = False
+    if not ours:
+        raise InvalidQuestion("the cursor is none of ours: leave it out to begin anew")
     if found.question != question_:
         raise InvalidQuestion("the cursor belongs to another question: repeat its filters, or leave it out")
     return values
