@@ -75,6 +75,9 @@ def calibration(
         print_csv(rows, [*keys, *Bucket.__struct_fields__])
     else:
         _print(console(), told)
+    if not told.complete:
+        remark = f"These are the {len(told.groups):,} largest groups; there are more."
+        typer.echo(remark, err=as_json or as_csv)
 
 
 def _print(out: Console, told: Calibrations) -> None:
@@ -87,8 +90,6 @@ def _print(out: Console, told: Calibrations) -> None:
         out.print(_remark(group) + "\n")
     if not told.groups:
         out.print("No decision is like that.")
-    if not told.complete:
-        out.print(f"These are the {len(told.groups):,} largest groups; there are more.")
 
 
 def _name(group: Calibration) -> str:
