@@ -144,9 +144,9 @@ class Daemon:
             await _ended(asked)
             drained = await self._drain(writing, stop)
             await _ended(keeping)
-            for part, task in beside.items():
+            for part in beside:
                 part.abort()
-                await _ended(task)
+            await asyncio.gather(*map(_ended, beside.values()))
         finally:
             await self._close()
         if failure is not None:

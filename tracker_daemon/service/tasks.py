@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tracker_daemon.consumer import Client
 
 log = structlog.get_logger(__name__)
+
+STOP_SECONDS: Final = 2.0
+"""For what has arrived already; a server that is silent must not hold up the end."""
 
 
 class Tasks:
@@ -56,7 +60,9 @@ class Tasks:
 
     async def stop(self) -> None:
         """Take no more messages, and end what is under way."""
-        await finish(self._client, self._subscriptions)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await finish(self._client, self._subscriptions)
         self.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
