@@ -318,7 +318,7 @@ class TestShow:
     async def test_one_decision_whole(self, asked: dict[str, str], dsn: str) -> None:
         """Markup is text, what would control the terminal is spelt out, and JSON has it all."""
         store, id_ = Store(dsn), str(uuid4())
-        prompt = "[red]Sell[/] \x1b]0;owned\x07\x9b2J\u202e " + "all " * 100_000 + "\n\tend"
+        prompt = "[red]Sell[/] \x1b]0;owned\x07\x9b2J\u202e\u061c " + "all " * 100_000 + "\n\tend"
         fields = {
             "id": id_,
             "prompt": prompt,
@@ -333,8 +333,9 @@ class TestShow:
         await store.close()
         text = await ask(asked, "show", id_)
         spelt = prompt.replace("\x1b", r"\u001b").replace("\x07", r"\u0007").replace("\x9b", r"\u009b")
-        assert f"prompt\n{spelt.replace(chr(0x202E), chr(92) + 'u202e')}\n" in text
-        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+        spelt = spelt.replace("\u202e", r"\u202e").replace("\u061c", r"\u061c")
+        assert f"prompt\n{spelt}\n" in text
+        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e", "\u061c"}
         for part in (r"[bold]x\u001b[31m", "+250.5", "-3", r"[u]wrong\u001b[0m", "3 numbers"):
             assert part in text
         assert text.index("FAILURE") < text.rindex("SUCCESS")

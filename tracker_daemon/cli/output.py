@@ -21,7 +21,7 @@ from tracker_daemon.queries import as_json
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
 # All but tab and line feed, C1 too; and what turns the direction of a text.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 # A spreadsheet takes a cell that begins so for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
