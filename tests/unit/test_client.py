@@ -68,6 +68,16 @@ def test_money_keeps_every_digit(given: Any, kept: str) -> None:
     assert read(pnl=given).first_outcome.pnl == Decimal(kept)
 
 
+class Stamp(datetime):
+    """A time as pandas has it."""
+
+
+def test_times_of_pandas_are_times() -> None:
+    made = read(timestamp=Stamp(2026, 1, 1, 12, tzinfo=UTC), context={"bar": Stamp(2026, 1, 1)})
+    assert made.created_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert msgspec.json.decode(made.context) == {"bar": "2026-01-01T00:00:00"}
+
+
 @pytest.mark.parametrize(
     ("name", "given"),
     [

@@ -23,7 +23,10 @@ def check(method: str, given: Mapping[str, Any], kind: Any) -> None:
 
 
 class Details(TypedDict, total=False):
-    """What may be said of a decision; None is nothing. `extra`: fields that the contract does not have."""
+    """What may be said of a decision; None is nothing. `extra`: fields that the contract does not have.
+
+    A `timestamp` without an offset means UTC.
+    """
 
     id: UUID | None
     session_id: UUID | None

@@ -64,6 +64,8 @@ def check(message: Message, fields: Mapping[str, Any]) -> None:
 def _exact(value: Any) -> Any:
     if isinstance(value, Decimal):
         return format(value, "f")
+    if isinstance(value, datetime):  # of pandas: orjson takes none but Python's own
+        return value.isoformat()
     if hasattr(value, "tolist"):  # arrays and scalars of numpy, pandas, torch
         return value.tolist()
     raise TypeError
