@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.cases import drain, growth, live, memory, outcomes, replicas
+from tests.bench.cases import drain, growth, live, memory, outcomes, queries, replicas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -17,5 +17,6 @@ CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
     "live": live.run,
     "memory": memory.run,
     "outcomes": outcomes.run,
+    "queries": queries.run,
     "replicas": replicas.run,
 }

@@ -14,12 +14,11 @@ from tests.bench.bench import Bench, Goal, Line, Result
 from tests.bench.cases.drain import figure
 from tests.bench.contestants import Contestant, Daemons, RawCopy
 from tests.bench.figures import ratios
+from tests.bench.growing import FILLING, grow
 from tests.bench.rows import DEFAULT
 from tests.bench.tables import SHIPPED
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from tests.bench.stage import Stage
     from tests.bench.yardstick import Drained
 
@@ -29,16 +28,11 @@ GOAL: Final = Goal(0.8, 0.95)
 EMPTY: Final = "tracker"
 GROWN: Final = "grown"
 
-# While the table is filled nothing has to survive, and no row of it has to be logged.
-_FILLING: Final = {
-    "fsync": "off",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "maintenance_work_mem": "1GB",
-}
-_REPLACED: Final = {
+_VALUES: Final = {
     "id": "gen_random_uuid()",
     "created_at": "$1::timestamptz - interval '180 days' * (1 - number / $2::float8)",
+    "outcome": "CASE WHEN number % 10 < 7 THEN 'SUCCESS' ELSE 'FAILURE' END",
+    "pnl": "number % 500",
 }
 
 
@@ -47,10 +41,11 @@ async def run(bench: Bench) -> Result:
     result = Result()
     originals = list(rows.payloads(DEFAULT, bench.rows))
     grown = bench.scaled(COUNT)
-    async with bench.stage(_FILLING) as stage:
+    async with bench.stage(FILLING) as stage:
         await stage.add_database(GROWN)
         bench.say(f"growth: filling a table with {grown:,} rows")
-        await _grow(stage, originals[:ORIGINALS], grown)
+        await grow(stage, originals[:ORIGINALS], grown, _VALUES)
+        await stage.sql.execute("VACUUM ANALYZE")
         await stage.restart_postgres({})
         stage.checkpoints = False
         found = await _rounds(bench, stage, originals, result, grown)
@@ -107,35 +102,3 @@ async def _play(stage: Stage, database: str, contestant: Contestant, messages: l
     if (stored := await stage.stored(contestant.table) - before) != len(messages):
         raise RuntimeError(f"{contestant.name} stored {stored} of {len(messages)} rows")
     return drained
-
-
-async def _grow(stage: Stage, originals: list[bytes], count: int) -> None:
-    """Fill the table on the server, with rows that are as large as real ones and come in order of time."""
-    await RawCopy("", SHIPPED).run(stage, originals)
-    await stage.sql.execute(
-        "CREATE TABLE kept AS SELECT row_number() OVER () - 1 AS original, d.* FROM llm_decisions d"
-    )
-    await stage.sql.execute("ALTER TABLE kept ADD PRIMARY KEY (original)")
-    await stage.sql.execute("SET session_replication_role = replica")  # sessions are known: no look at each
-    await _insert(stage.sql, count)
-    await stage.sql.execute("SET session_replication_role = origin")
-    await stage.sql.execute("DROP TABLE kept")
-    await stage.sql.execute("VACUUM ANALYZE")
-
-
-async def _insert(sql: asyncpg.Connection, count: int) -> None:
-    columns = ", ".join(SHIPPED.columns)
-    values = ", ".join(_REPLACED.get(column, f"kept.{column}") for column in SHIPPED.columns)
-    # Emptied in the same transaction: then nothing of what follows has to be logged.
-    async with sql.transaction():
-        await sql.execute("TRUNCATE llm_decisions")
-        async with tables.without_indexes(sql, "llm_decisions"):
-            await sql.execute(
-                f"INSERT INTO llm_decisions ({columns}, outcome, pnl) "
-                f"SELECT {values}, CASE WHEN number % 10 < 7 THEN 'SUCCESS' ELSE 'FAILURE' END, number % 500 "
-                f"FROM generate_series(1, $2::bigint) AS number "
-                f"JOIN kept ON kept.original = number % {ORIGINALS}",
-                rows.FIRST,
-                count,
-                timeout=1_800,
-            )
