@@ -222,6 +222,51 @@ async def test_of_a_long_ledger_the_last_events_are_told(dsn: str, sql: asyncpg.
     assert told == [(False, list(range(501, 1501))), (True, list(range(1, 701)))]
 
 
+async def test_a_list_has_no_context_that_is_too_large(dsn: str, sql: asyncpg.Connection) -> None:
+    """Nor anything unknown that is; a single decision has it. As PostgreSQL writes them, blanks included."""
+    store, just = Store(dsn), "x" * (8000 - len('{"k": ""}'))
+    await store.write(
+        deliver(
+            payload_of(symbol="FITS", context={"k": just}, k=just),
+            payload_of(symbol="CONTEXT", context={"k": just + "x"}, k=just),
+            payload_of(symbol="EXTRA", context={"k": just}, k=just + "x"),
+            payload_of(symbol="DIGITS", context={"k": [1] * 2_600}),
+            payload_of(symbol="NONE", context=None),
+        )
+    )
+    await store.close()
+    async with reading(sql):
+        rows = {row.symbol: row for row in (await recent_decisions(sql, Filter())).rows}
+        whole = await decision(sql, rows["CONTEXT"].id)
+    found = {symbol: (row.context, row.extra, row.cut) for symbol, row in rows.items()}
+    assert found == {
+        "FITS": ({"k": just}, {"k": just}, False),
+        "CONTEXT": (None, {"k": just}, True),
+        "EXTRA": ({"k": just}, None, True),
+        "DIGITS": ({"k": [1] * 2_600}, None, False),
+        "NONE": (None, None, False),
+    }
+    assert whole is not None
+    assert (whole.decision.context, whole.decision.cut) == ({"k": just + "x"}, False)
+
+
+async def test_a_list_reads_the_texts_of_its_page_alone(dsn: str, sql: asyncpg.Connection) -> None:
+    """Also where all that it is about has to be sorted, as the planner likes to without statistics."""
+    store = Store(dsn)
+    await store.write(deliver(*(payload_of(prompt="Buy? " * 4_000, context={}) for _ in range(50))))
+    await store.close()
+    await sql.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
+    looks = """
+        SELECT idx_scan FROM pg_stat_xact_all_tables
+        WHERE relid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'llm_decisions'::regclass)
+    """
+    async with reading(sql):
+        before = await sql.fetchval(looks)
+        page = await recent_decisions(sql, Filter(), 1)
+        assert len(page.rows[0].prompt) == 4_000
+        assert 0 < await sql.fetchval(looks) - before <= 2 * 2  # a text is cut, and asked for its length
+
+
 async def test_a_foreign_cursor_and_a_wrong_limit_are_refused(record: asyncpg.Connection) -> None:
     async with reading(record):
         page = await recent_decisions(record, Filter(), 5)

@@ -347,7 +347,10 @@ async def small_server(data_dir: Path) -> AsyncIterator[NatsServer]:
 async def test_no_reply_is_larger_than_the_server_takes(
     small_server: NatsServer, dsn: str, sql: asyncpg.Connection
 ) -> None:
-    """Pages and groups end earlier, texts are cut, and what fits by no means is 413."""
+    """Pages and groups end earlier, texts are cut, objects left out, and what fits by no means is 413.
+
+    A list holds up to 8,000 characters of what cannot be cut, twice; that fits, unless it is pictograms.
+    """
     long, wide, huge, noted = (str(uuid4()) for _ in range(4))
     texts = {long: ("a" * 10, "b" * MOST), wide: ('"' * 2 * MOST, "b" * MOST)}
     store = Store(dsn)
@@ -356,9 +359,18 @@ async def test_no_reply_is_larger_than_the_server_takes(
             *(decision(agent_name=f"{n:03}" * 30, prompt="\u00fc" * 1000) for n in range(200)),
             decision(id=long, prompt=texts[long][0], response=texts[long][1]),
             decision(id=wide, prompt=texts[wide][0], response=texts[wide][1]),
-            decision(id=huge, context={"key": "x" * MOST}, symbol="HUGE"),
+            decision(
+                id=huge,
+                symbol="HUGE",
+                **dict.fromkeys(("agent_name", "model", "experiment", "variant"), "\U0001f4c8" * 100),
+                **{name: {"key": "\U0001f4c8" * 7970} for name in ("context", "unknown")},
+            ),
             decision(id=noted, symbol="NOTED"),
-            decision(context={"key": "x" * (MOST - 5000)}, prompt="needle" + " \u00fc" * 3000, symbol="W"),
+            decision(
+                prompt="needle" + " \u00fc" * 3000,
+                symbol="W",
+                **{name: {"key": "\U0001f4c8" * 7900} for name in ("context", "unknown")},
+            ),
         )
     )
     await store.write(deliver(outcome(noted, note="x" * MOST)))

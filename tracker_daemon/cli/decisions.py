@@ -106,7 +106,10 @@ def _list(ask: Ask, sentence: str) -> Callable[..., None]:
         if last.cursor and not as_json:
             typer.echo(f"There are more: --cursor {last.cursor}", err=as_csv)
 
-    list_.__doc__ = f"{sentence}\n\nText is cut at 4000 characters; see show, or export."
+    list_.__doc__ = (
+        f"{sentence}\n\nTexts are cut at 4000 characters, and a context of more than 8000 is left out; "
+        "see show, or export."
+    )
     return filtered(list_)
 
 

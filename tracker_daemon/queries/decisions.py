@@ -22,24 +22,38 @@ TEXT_CHARS: Final = 4000
 """Characters of a prompt, and of a response, in a list; `decision` has all of them."""
 MAX_EVENTS: Final = 1000
 """Events of a ledger, the last ones: some agents tell the P&L of what they hold every second."""
+OBJECT_CHARS: Final = 8000
+"""Characters of JSON up to which a list has a context, or what was unknown; `decision` has it anyway."""
 
 _COLUMNS: Final = """
 id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, outcome_at, confidence,
-tokens_used, latency_ms, cost_usd, context, extra, experiment, variant, propensity, embedding_model,
-created_at, ingested_at
+tokens_used, latency_ms, cost_usd, experiment, variant, propensity, embedding_model, created_at, ingested_at
 """
+# In the table an object takes some four bytes at most for each character of its JSON (a one-digit number
+# twelve, for three): one that takes eight is too large, and need not be read to tell.
+_TOO_LARGE: Final = f"""CASE WHEN pg_column_size({{0}}) > 8 * {OBJECT_CHARS} THEN true
+    ELSE char_length({{0}}::text) > {OBJECT_CHARS} END"""
 SHOWN: Final = f"""
 {_COLUMNS}, left(prompt, {TEXT_CHARS}) AS prompt, left(response, {TEXT_CHARS}) AS response,
-char_length(prompt) > {TEXT_CHARS} OR char_length(response) > {TEXT_CHARS} AS cut
+CASE WHEN NOT ({_TOO_LARGE.format("context")}) THEN context END AS context,
+CASE WHEN NOT ({_TOO_LARGE.format("extra")}) THEN extra END AS extra,
+char_length(left(prompt, {TEXT_CHARS} + 1)) > {TEXT_CHARS}
+    OR char_length(left(response, {TEXT_CHARS} + 1)) > {TEXT_CHARS}
+    OR COALESCE({_TOO_LARGE.format("context")}, false) OR COALESCE({_TOO_LARGE.format("extra")}, false) AS cut
 """
 """What a list selects of a decision, for `told`."""
+# Texts are read of the rows of the page alone: where there is something to sort, what SELECT asks for is read
+# of every row first.
 _LIST: Final = f"""
-SELECT {SHOWN}, {{key}} AS key
-FROM {{source}} WHERE {{condition}} AND {{beyond}}
-ORDER BY {{key}} {{direction}}, id {{direction}} LIMIT {{limit:d}}
+SELECT {SHOWN}, key
+FROM (
+    SELECT *, {{key}} AS key FROM {{source}} WHERE {{condition}} AND {{beyond}}
+    ORDER BY key {{direction}}, id {{direction}} LIMIT {{limit:d}}
+) AS page
+ORDER BY key {{direction}}, id {{direction}}
 """
 _ONE: Final = f"""
-SELECT {_COLUMNS}, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
+SELECT {_COLUMNS}, context, extra, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
 FROM {{source}} WHERE {{condition}} AND id = {{id}}
 """
 _LEDGER: Final = f"""
@@ -54,8 +68,7 @@ LIMIT {MAX_EVENTS + 1}
 class Told(Struct, frozen=True, kw_only=True):
     """A decision as the record tells it; field names are the columns of `llm_decisions`.
 
-    `cut`: prompt or response are longer than what is here, or `context` and `extra`, which alone are too
-    large for a message, were left out.
+    `cut`: prompt or response are longer than what is here, or context or extra too large to be here at all.
     """
 
     id: UUID
@@ -202,5 +215,5 @@ async def _page(
     page = []
     for values in found:
         page.append(told(values))
-        await asyncio.sleep(0)  # a context may hold megabytes, and each has to be decoded
+        await asyncio.sleep(0)  # contexts have to be decoded: messages that arrive meanwhile come first
     return Page(tuple(page), end)

@@ -125,7 +125,7 @@ async def search(
     hits = []
     for row in found:
         hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
-        await asyncio.sleep(0)  # a context may hold megabytes, and each has to be decoded
+        await asyncio.sleep(0)  # contexts have to be decoded: messages that arrive meanwhile come first
     end = Place(asked, [last["created_at"], last["id"]]).cursor() if last else None
     return Searched(tuple(hits), end, left_out, MANY if last and not more and len(found) < limit else None)
 
