@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 import tenacity
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tracker_daemon import history
 from tracker_daemon.errors import Misconfigured, SchemaError
@@ -35,6 +36,7 @@ STATEMENT_SECONDS: Final = 86_400.0
 
 T = TypeVar("T")
 
+_IN_PARTITIONS: Final = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass('llm_decisions')"
 _REMEDY: Final = (
     "install pgvector on the server (Debian: postgresql-NN-pgvector), "
     "or let a superuser run CREATE EXTENSION vector in this database"
@@ -90,8 +92,7 @@ async def migrate(dsn: str, dimensions: int) -> list[Migration]:
                 if migration.index is None:
                     await briefly_locked(connection, partial(apply, connection, migration, dimensions))
                 else:
-                    await _drop_invalid(connection, migration.index)
-                    await apply(connection, migration, dimensions)
+                    await _build(connection, migration, migration.index, dimensions)
             await _check(connection, dimensions)
     return missing
 
@@ -164,6 +165,16 @@ async def briefly_locked(connection: Connection, change: Callable[[], Awaitable[
 
 def _in_use(retry: tenacity.RetryCallState) -> None:
     log.warning("a table is in use, trying again", reason=str(retry.outcome and retry.outcome.exception()))
+
+
+async def _build(connection: Connection, migration: Migration, index: str, dimensions: int) -> None:
+    """Build an index while others write; on a table in partitions, where that cannot be, while they wait."""
+    if await connection.fetchval(_IN_PARTITIONS):
+        waited_for = replace(migration, sql=migration.sql.replace("INDEX CONCURRENTLY", "INDEX"))
+        await briefly_locked(connection, partial(apply, connection, waited_for, dimensions))
+    else:
+        await _drop_invalid(connection, index)
+        await apply(connection, migration, dimensions)
 
 
 async def _drop_invalid(connection: Connection, index: str) -> None:

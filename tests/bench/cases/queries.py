@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,6 +15,7 @@ from tests.bench.bench import Bench, Goal, Line, Result
 from tests.bench.figures import percentile, spread
 from tests.bench.growing import FILLING, grow
 from tests.bench.rows import DEFAULT
+from tests.plans import explained
 from tracker_daemon.postgres import Connection, connected
 from tracker_daemon.queries import (
     Filter,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.stage import Stage
+    from tests.plans import Plan
 
 COUNT: Final = 5_000_000
 ORIGINALS: Final = 500
@@ -74,11 +75,6 @@ _LEDGER: Final = """
 INSERT INTO llm_outcomes (decision_id, event_id, outcome, pnl, observed_at, received_at, stream_sequence)
 SELECT id, gen_random_uuid(), outcome, pnl, outcome_at, outcome_at, outcome_sequence
 FROM llm_decisions WHERE outcome IS NOT NULL
-"""
-_EXPLAIN: Final = """
-LOAD 'auto_explain';
-SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on;
-SET auto_explain.log_format = json; SET auto_explain.log_level = notice
 """
 
 
@@ -172,17 +168,10 @@ async def _warm(stage: Stage, asked: Asked) -> list[float]:
     return found
 
 
-async def _plan(stage: Stage, asked: Asked) -> list[dict[str, Any]]:
-    """The plans of its statements, as they ran."""
-    plans: list[dict[str, Any]] = []
-    async with connected(stage.dsn, statement_cache=False) as connection:
-        connection.add_log_listener(
-            lambda _, log: plans.append(json.loads(log.message.partition("plan:\n")[2]))
-        )
-        await connection.execute(_EXPLAIN)
+async def _plan(stage: Stage, asked: Asked) -> list[Plan]:
+    async with connected(stage.dsn, statement_cache=False) as connection, explained(connection) as plans:
         await _timed(connection, asked)
-        await connection.fetchval("SELECT 1")  # messages to the listener come before its answer
-    return [plan for plan in plans if " llm_" in plan["Query Text"]]  # not what the driver asks about types
+    return plans
 
 
 async def _timed(connection: Connection, asked: Asked) -> float:
