@@ -110,32 +110,6 @@ async def test_numbers_of_any_length_are_looked_for(dsn: str, sql: asyncpg.Conne
         assert [row.context for row in page.rows] == [{"wei": amount}]
 
 
-@pytest.mark.parametrize("limits", [{"MAX_CHARS": 100_000}, {"MAX_SECONDS": 0}])
-async def test_a_page_ends_before_it_is_too_much(
-    limits: dict[str, int], dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many were asked for, so many large decisions are never held at once; none is left out."""
-    store = Store(dsn)
-    large = [payload_of(context={"news": "x" * 60_000}, symbol="LARGE") for _ in range(25)]
-    await store.write(deliver(*large, *(payload_of() for _ in range(35))))
-    await store.close()
-    for name, value in limits.items():
-        monkeypatch.setattr(f"tracker_daemon.queries.page.{name}", value)
-    chosen = [row["id"] for row in await known(sql)]
-    expected = sorted(chosen, reverse=True)
-    await sql.execute("UPDATE llm_decisions SET created_at = $1", BEGIN)
-    sizes, ids, cursor = [], [], None
-    while not sizes or cursor:
-        async with reading(sql):
-            found = await recent_decisions(sql, Filter(), 1000, cursor)
-        sizes.append(len(found.rows))
-        ids += [row.id for row in found.rows]
-        cursor = found.cursor
-    assert ids == expected
-    assert max(sizes) <= 35 + 2
-    assert len(sizes) >= 6
-
-
 async def test_one_decision_with_all_that_is_known_about_it(dsn: str, sql: asyncpg.Connection) -> None:
     """As it is now, and as it was before its outcome was corrected."""
     store, prompt = Store(dsn), "Buy? \U0001f4c8 " * 100_000
@@ -220,6 +194,14 @@ async def test_of_a_long_ledger_the_last_events_are_told(dsn: str, sql: asyncpg.
         assert whole is not None
         told.append((whole.complete, [event.stream_sequence for event in whole.outcomes]))
     assert told == [(False, list(range(501, 1501))), (True, list(range(1, 701)))]
+    noted = "UPDATE llm_outcomes SET note = repeat('x', $1) WHERE stream_sequence > 1490"
+    for size, last in ((1 << 20, range(1497, 1501)), (5 << 20, [1500])):
+        await sql.execute(noted, size)
+        async with reading(sql):
+            whole = await decision(sql, id_)
+        assert whole is not None
+        assert [event.stream_sequence for event in whole.outcomes] == list(last)
+        assert not whole.complete
 
 
 async def test_a_list_has_no_context_that_is_too_large(dsn: str, sql: asyncpg.Connection) -> None:

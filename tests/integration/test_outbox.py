@@ -170,14 +170,14 @@ async def test_what_nats_will_never_take_holds_up_nothing(
 async def test_what_nats_takes_without_its_header_alone_holds_up_nothing(stream: Stream) -> None:
     """The server counts the header with its id, and hangs up; its client counts the payload alone."""
     await stream.make()
-    said: dict[str, Any] = SAID | {"id": uuid4(), "timestamp": datetime(2026, 1, 1, tzinfo=UTC)}
+    said: dict[str, Any] = decision() | {"id": uuid4(), "timestamp": datetime(2026, 1, 1, tzinfo=UTC)}
     empty = len(written("llm.decisions", said | {"prompt": ""}).payload)
     room = stream.client.max_payload - empty - len(f"NATS/1.0\r\nNats-Msg-Id: {uuid4()}\r\n\r\n")
     async with over_nats(stream) as tracker:
         await tracker.track_decision(**said | {"prompt": "p" * room}, confirm=True)
         with pytest.raises(InvalidPayload, match=r"too_large.*NATS refuses them"):
             await tracker.track_decision(**said | {"prompt": "p" * (room + 1)}, confirm=True)
-        await tracker.track_decision(**SAID, confirm=True)
+        await tracker.track_decision(**decision(), confirm=True)
     assert await stored(stream) == 2
 
 
@@ -267,7 +267,7 @@ def test_an_agent_that_does_not_close_hears_what_is_lost(
 
     async def forget() -> None:
         for _ in range(3):
-            await tracker.track_decision(**SAID)
+            await tracker.track_decision(**decision())
         await asyncio.sleep(seconds)
 
     asyncio.run(forget())

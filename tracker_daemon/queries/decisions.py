@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.filter import Filter, Selection, Time
-from tracker_daemon.queries.page import Page, Place, check_limit, place, question, rows_of
+from tracker_daemon.queries.page import Page, Place, check_limit, place, question
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -22,6 +22,8 @@ TEXT_CHARS: Final = 4000
 """Characters of a prompt, and of a response, in a list; `decision` has all of them."""
 MAX_EVENTS: Final = 1000
 """Events of a ledger, the last ones: some agents tell the P&L of what they hold every second."""
+MAX_EVENT_BYTES: Final = 4 << 20
+"""Of notes, and of what was unknown, in those events: what lies before is left out, too."""
 OBJECT_CHARS: Final = 8000
 """Characters of JSON up to which a list has a context, or what was unknown; `decision` has it anyway."""
 
@@ -56,12 +58,22 @@ _ONE: Final = f"""
 SELECT {_COLUMNS}, context, extra, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
 FROM {{source}} WHERE {{condition}} AND id = {{id}}
 """
+_EVENT: Final = "event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence"
 _LEDGER: Final = f"""
-SELECT event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence
-FROM llm_outcomes WHERE decision_id = $1 AND received_at <= COALESCE($2, 'infinity'::timestamptz)
-ORDER BY LEAST(observed_at, received_at) DESC,
-         COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) DESC
-LIMIT {MAX_EVENTS + 1}
+SELECT {_EVENT}, total FROM (
+    SELECT *, count(*) OVER () AS total, row_number() OVER latest AS number,
+           sum(COALESCE(octet_length(note), 0) + COALESCE(octet_length(extra::text), 0)) OVER latest AS bytes
+    FROM (
+        SELECT {_EVENT}, LEAST(observed_at, received_at) AS at,
+               COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) AS sequence
+        FROM llm_outcomes
+        WHERE decision_id = $1 AND received_at <= COALESCE($2, 'infinity'::timestamptz)
+        ORDER BY at DESC, sequence DESC LIMIT {MAX_EVENTS + 1}
+    ) event
+    WINDOW latest AS (ORDER BY at DESC, sequence DESC ROWS UNBOUNDED PRECEDING)
+) event
+WHERE number = 1 OR (number <= {MAX_EVENTS} AND bytes <= {MAX_EVENT_BYTES})
+ORDER BY at, sequence
 """
 
 
@@ -169,12 +181,13 @@ async def decision(connection: Connection, id_: UUID, as_of: datetime | None = N
         return None
     values = dict(row)
     embedding = values.pop("prompt_embedding")
-    events, more = await rows_of(connection, _LEDGER, (id_, as_of), MAX_EVENTS)
+    events = [dict(event) for event in await connection.fetch(_LEDGER, id_, as_of)]
+    totals = {event.pop("total") for event in events} or {0}
     return Whole(
         decision=told(values),
         prompt_embedding=embedding and tuple(msgspec.json.decode(embedding, type=list[float])),
-        outcomes=tuple(Event(**_decoded(event, "extra")) for event in reversed(events)),
-        complete=not more,
+        outcomes=tuple(Event(**_decoded(event, "extra")) for event in events),
+        complete=totals == {len(events)},
     )
 
 
@@ -201,17 +214,20 @@ async def _page(
     if last := place(cursor, asked, tuple[order.kind, UUID]):  # type: ignore[name-defined]
         key, id_ = map(chosen.parameter, last)
         beyond = f"({order.key}, id) {order.sign} ({key}, {id_})"
-    query = _LIST.format(
-        source=chosen.source,
-        condition=chosen.condition,
-        key=order.key,
-        beyond=beyond,
-        direction="DESC" if order.sign == "<" else "ASC",
-        limit=limit + 1,
+    rows = await connection.fetch(
+        _LIST.format(
+            source=chosen.source,
+            condition=chosen.condition,
+            key=order.key,
+            beyond=beyond,
+            direction="DESC" if order.sign == "<" else "ASC",
+            limit=limit + 1,
+        ),
+        *chosen.values,
     )
-    found, more = await rows_of(connection, query, chosen.values, limit)
+    found = [dict(row) for row in rows[:limit]]
     keys = [values.pop("key") for values in found]
-    end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if more else None
+    end = Place(asked, [keys[-1], found[-1]["id"]]).cursor() if len(rows) > limit else None
     page = []
     for values in found:
         page.append(told(values))

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 10.0
 
-# Planned for the values at hand: a plan for any agent and any time would be good for none. All rows of a
-# cursor are wanted, not a tenth of them.
+# Planned for the values at hand: a plan for any agent and any time would be good for none.
 _LIMITS: Final = """
-SET LOCAL statement_timeout = {milliseconds:d}; SET LOCAL plan_cache_mode = force_custom_plan;
-SET LOCAL cursor_tuple_fraction = 1
+SET LOCAL statement_timeout = {milliseconds:d}; SET LOCAL plan_cache_mode = force_custom_plan
 """
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.decisions import SHOWN, Told, told
 from tracker_daemon.queries.filter import Filter, Selection
-from tracker_daemon.queries.page import Page, Place, check_limit, place, question, rows_of
+from tracker_daemon.queries.page import Page, Place, check_limit, place, question
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -111,23 +111,26 @@ async def search(
     among = "true" if common else f"id = ANY(ARRAY({_HOLDING.format(words=chosen.parameter(words))}))"
     parts = {"source": chosen.source, "among": among, "condition": chosen.condition, "beyond": beyond}
     ending = _END.format(**parts, many=MANY), *chosen.values
-    query = _SEARCH.format(
-        **parts,
-        asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
-        limit=limit + 1,
-        many=MANY,
-        queued=MAX_QUEUED,
+    rows = await connection.fetch(
+        _SEARCH.format(
+            **parts,
+            asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
+            limit=limit + 1,
+            many=MANY,
+            queued=MAX_QUEUED,
+        ),
+        *chosen.values,
     )
-    found, more = await rows_of(connection, query, chosen.values, limit)
-    last = found[-1] if more else await connection.fetchrow(*ending) if common else None
+    more = len(rows) > limit
+    last = rows[limit - 1] if more else await connection.fetchrow(*ending) if common else None
     await connection.execute(_BY_INDEX.format(switch="DEFAULT"))
     left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
     hits = []
-    for row in found:
+    for row in map(dict, rows[:limit]):
         hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
         await asyncio.sleep(0)  # contexts have to be decoded: messages that arrive meanwhile come first
     end = Place(asked, [last["created_at"], last["id"]]).cursor() if last else None
-    return Searched(tuple(hits), end, left_out, MANY if last and not more and len(found) < limit else None)
+    return Searched(tuple(hits), end, left_out, MANY if last and len(rows) < limit else None)
 
 
 def _check_words(present: str) -> None:

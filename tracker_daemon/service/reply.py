@@ -74,11 +74,11 @@ def _fitting(parts: Sequence[Struct], most: int) -> int:
 
 def _less(row: Told, size: int, most: int) -> Told | None:
     """The decision with less of it, where the answer has such a size; None: there is nothing to leave out."""
-    objects = len(as_json((row.context, row.extra)))
-    if (row.prompt or row.response) and objects < most - FRAME_BYTES:
-        return _shorter(row, size - most)
-    if row.context or row.extra:
+    texts = len(as_json((row.prompt, row.response)))
+    if (row.context or row.extra) and size - texts > most - FRAME_BYTES:
         return replace(row, context=None, extra=None, cut=True)
+    if row.prompt or row.response:
+        return _shorter(row, size - most)
     return None
 
 
