@@ -249,6 +249,13 @@ async def test_a_list_reads_the_texts_of_its_page_alone(dsn: str, sql: asyncpg.C
         assert 0 < await sql.fetchval(looks) - before <= 2 * 2  # a text is cut, and asked for its length
 
 
+async def test_columns_of_somebody_elses_do_not_disturb(record: asyncpg.Connection) -> None:
+    """An adopted table keeps them, whatever they are called."""
+    await record.execute("ALTER TABLE llm_decisions ADD COLUMN key text DEFAULT 'x', ADD COLUMN page text")
+    assert len(await pages(record, recent_decisions, Filter(), 1000)) == 200
+    assert await pages(record, successful_decisions, Filter(), 1000)
+
+
 async def test_a_foreign_cursor_and_a_wrong_limit_are_refused(record: asyncpg.Connection) -> None:
     async with reading(record):
         page = await recent_decisions(record, Filter(), 5)

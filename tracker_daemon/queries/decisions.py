@@ -31,6 +31,7 @@ _COLUMNS: Final = """
 id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, outcome_at, confidence,
 tokens_used, latency_ms, cost_usd, experiment, variant, propensity, embedding_model, created_at, ingested_at
 """
+_STORED: Final = f"{_COLUMNS}, context, extra, prompt, response"
 # In the table an object takes some four bytes at most for each character of its JSON (a one-digit number
 # twelve, for three): one that takes eight is too large, and need not be read to tell.
 _TOO_LARGE: Final = f"""CASE WHEN pg_column_size({{0}}) > 8 * {OBJECT_CHARS} THEN true
@@ -49,13 +50,13 @@ char_length(left(prompt, {TEXT_CHARS} + 1)) > {TEXT_CHARS}
 _LIST: Final = f"""
 SELECT {SHOWN}, key
 FROM (
-    SELECT *, {{key}} AS key FROM {{source}} WHERE {{condition}} AND {{beyond}}
+    SELECT {_STORED}, {{key}} AS key FROM {{source}} WHERE {{condition}} AND {{beyond}}
     ORDER BY key {{direction}}, id {{direction}} LIMIT {{limit:d}}
 ) AS page
 ORDER BY key {{direction}}, id {{direction}}
 """
 _ONE: Final = f"""
-SELECT {_COLUMNS}, context, extra, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
+SELECT {_STORED}, false AS cut, prompt_embedding::text AS prompt_embedding
 FROM {{source}} WHERE {{condition}} AND id = {{id}}
 """
 _EVENT: Final = "event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence"
