@@ -24,6 +24,7 @@ from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
+from tracker_daemon.situations import ScaleLearning
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
 from tracker_daemon.text_index import TextIndex
@@ -108,6 +109,7 @@ class Daemon:
             EmbeddingIndex(dsn, statement_cache=cache),
             TextIndex(dsn, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
+            ScaleLearning(dsn, statement_cache=cache),
         ]
         if days := settings.retention.older_than_days:
             unreplayed = settings.retention.unreplayed_dead_letters

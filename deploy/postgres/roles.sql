@@ -58,6 +58,10 @@ BEGIN
     GRANT SELECT ON llm_alerts TO tracker_writer, tracker_reader;
     GRANT INSERT ON llm_alerts TO tracker_writer;
     GRANT UPDATE (published_at) ON llm_alerts TO tracker_writer;
+
+    -- What is a large difference between two situations, as it was learnt.
+    GRANT SELECT ON llm_scales TO tracker_writer, tracker_reader;
+    GRANT INSERT ON llm_scales TO tracker_writer;
 END
 $$;
 

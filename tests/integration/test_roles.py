@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
+from tracker_daemon.situations.learning import due, learn
 from tracker_daemon.store import Store
 from tracker_daemon.store.projection import project
 from tracker_daemon.store.tables import OUTCOMES_WAITING
@@ -81,6 +83,8 @@ RIGHTS = [
     "SELECT ON llm_alerts",
     "INSERT ON llm_alerts",
     "UPDATE (published_at) ON llm_alerts",
+    "SELECT ON llm_scales",
+    "INSERT ON llm_scales",
 ]
 # What nobody may who writes or reads.
 NEITHER = [
@@ -154,6 +158,8 @@ async def works(dsn: str) -> bool:
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
                 for change, _ in await waiting_changes(connection):
                     await mark_published(connection, change)
+                await learn(connection, datetime.now(UTC))
+                await due(connection)
             for index in indexes:
                 await index.look()
             near = await nearest(connection, [1, 2, 3], 10)
@@ -221,6 +227,7 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "UPDATE trading_sessions SET created_at = now()",
         "UPDATE llm_alerts SET body = '{}'",
         "DELETE FROM llm_alerts",
+        "DELETE FROM llm_scales",
         "DELETE FROM llm_embedding_index",
         "DELETE FROM llm_text_index",
         "UPDATE llm_text_queue SET decisions = '{}'",

@@ -21,6 +21,7 @@ _OF_A_DAEMON: Final = {
     "tracker_retention": "SELECT",
     "tracker_leases": "SELECT, INSERT, UPDATE",
     "llm_alerts": "SELECT, INSERT, UPDATE published_at",
+    "llm_scales": "SELECT, INSERT",
 }
 _TO_PRUNE: Final = {
     "tracker_retention": "UPDATE horizon",

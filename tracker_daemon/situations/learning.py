@@ -1,0 +1,106 @@
+"""The scales, learnt in the background by the one daemon that does it for all, and kept with their time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tracker_daemon.chore import Chore
+from tracker_daemon.postgres import translated
+from tracker_daemon.situations.scales import Sample, Scale
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tracker_daemon.postgres import Connection
+
+FIRST: Final = 20
+"""Contexts without which nothing is learnt."""
+MOST: Final = 5000
+"""Contexts of a lesson, the latest ones."""
+LOOK_SECONDS: Final = 40.0
+"""How often it looks whether a lesson is due; its connection is closed meanwhile."""
+MAX_SHARE: Final = 0.1
+"""Part of the time that lessons may take where many are due."""
+
+_ROWS: Final = 50
+# The few that are larger would make a sample of gigabytes.
+_USABLE: Final = "context IS NOT NULL AND pg_column_size(context) <= 16384"
+_DUE: Final = f"""
+WITH last AS (SELECT learnt_at, decisions FROM llm_scales ORDER BY learnt_at DESC LIMIT 1)
+SELECT created_at FROM llm_decisions
+WHERE {_USABLE} AND created_at <= now() AND created_at > COALESCE(
+    (SELECT learnt_at + CASE WHEN decisions < {{most:d}} THEN '0 s' ELSE '1 day' END::interval FROM last),
+    '-infinity')
+ORDER BY created_at LIMIT 1
+OFFSET COALESCE(
+    (SELECT CASE WHEN decisions < {{most:d}} THEN GREATEST(decisions, {{first:d}}) ELSE 1 END FROM last),
+    {{first:d}}) - 1
+"""
+_LESSON: Final = f"""
+SELECT context FROM llm_decisions WHERE {_USABLE} AND created_at <= $1
+ORDER BY created_at DESC LIMIT {{most:d}}
+"""
+_KEEP: Final = (
+    "INSERT INTO llm_scales (learnt_at, decisions, scales) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+)
+
+
+class ScaleLearning(Chore):
+    """Learns the scales anew each time that the history has doubled, and once a day when it is long."""
+
+    def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
+        """Keep the address; `run` connects."""
+        super().__init__(dsn, "scales", statement_cache=statement_cache)
+
+    async def _look(self, connection: Connection) -> float:
+        """Learn what is due, one lesson at a time, unless another daemon does."""
+        clock = asyncio.get_running_loop().time
+        if not await self._lease.take(connection):
+            return LOOK_SECONDS
+        began = clock()
+        if (until := await due(connection)) is not None:
+            await learn(connection, until)
+            return (clock() - began) * (1 / MAX_SHARE - 1)
+        await self._lease.give_back(connection)
+        return LOOK_SECONDS
+
+
+async def due(connection: Connection) -> datetime | None:
+    """The time of the next lesson, that of a decision; None: there is none to learn from yet.
+
+    Due is one with as many new contexts as the last one had, or a day after it if that had `MOST`.
+    """
+    with translated():
+        async with connection.transaction(readonly=True):
+            until: datetime | None = await connection.fetchval(_DUE.format(first=FIRST, most=MOST))
+    return until
+
+
+async def learn(connection: Connection, until: datetime) -> None:
+    """Keep the scales as they were at a time, from the decisions made until then."""
+    sample, contexts = Sample(), 0
+    with translated():
+        async with connection.transaction(readonly=True):
+            cursor = await connection.cursor(_LESSON.format(most=MOST), until)
+            while rows := await cursor.fetch(_ROWS):
+                contexts += len(rows)
+                for row in rows:
+                    sample.add(_decoded(row["context"]))
+    scales: dict[str, Scale] = {}
+    for path, scale in sample.scales():
+        scales[path] = scale
+        await asyncio.sleep(0)  # a million numbers are sorted, indicator by indicator
+    kept = msgspec.json.encode(scales).decode()
+    with translated():
+        async with connection.transaction():
+            await connection.execute(_KEEP, until, contexts, kept)
+
+
+def _decoded(context: str) -> Any:
+    try:
+        return msgspec.json.decode(context)
+    except (msgspec.DecodeError, RecursionError):
+        return {}  # what no message can hold, but an adopted table: nothing to learn from
