@@ -24,7 +24,7 @@ from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
-from tracker_daemon.situations import ScaleLearning
+from tracker_daemon.situations.learning import ScaleLearning
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
 from tracker_daemon.text_index import TextIndex

@@ -10,7 +10,7 @@ Z99: Final = 2.5758293035489004
 """Normal quantiles of two-sided intervals that hold the true rate in 95, or 99, of 100 cases."""
 
 
-def wilson(successes: int, count: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
     """Return lower and upper bound of a rate, by Wilson's score interval (JASA 22, 1927); of none: (0, 1)."""
     if not count:
         return 0.0, 1.0

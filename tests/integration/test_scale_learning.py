@@ -13,8 +13,7 @@ from tests.chores import running
 from tests.factory import decision, deliver
 from tests.record import BEGIN
 from tests.waiting import until
-from tracker_daemon.situations import ScaleLearning
-from tracker_daemon.situations.learning import due, learn
+from tracker_daemon.situations.learning import ScaleLearning, due, learn
 
 if TYPE_CHECKING:
     import asyncpg

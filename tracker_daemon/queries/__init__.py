@@ -26,27 +26,39 @@ from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matur
 from tracker_daemon.queries.reading import reading
 from tracker_daemon.queries.schema import answer_schema, question_schema
 from tracker_daemon.queries.search import Found, Searched, search
+from tracker_daemon.queries.similar import MAX_PRECEDENTS, Compared, Precedent, Precedents, similar_decisions
+from tracker_daemon.queries.situation import MAX_DISTANCE, MIN_OVERLAP, Situation
 from tracker_daemon.queries.stats import KEYS, Answer, Key, Stats, decision_stats
+from tracker_daemon.queries.summary import OfAction, Summary, situation_summary
 
 __all__ = [
     "KEYS",
+    "MAX_DISTANCE",
     "MAX_LIMIT",
+    "MAX_PRECEDENTS",
+    "MIN_OVERLAP",
     "QUESTIONS",
     "Answer",
     "Bucket",
     "Busy",
     "Calibration",
     "Calibrations",
+    "Compared",
     "Event",
     "Filter",
     "Found",
     "Key",
     "Latency",
+    "OfAction",
     "Page",
+    "Precedent",
+    "Precedents",
     "Question",
     "Reader",
     "Searched",
+    "Situation",
     "Stats",
+    "Summary",
     "Table",
     "Told",
     "Volume",
@@ -68,6 +80,8 @@ __all__ = [
     "reading",
     "recent_decisions",
     "search",
+    "similar_decisions",
+    "situation_summary",
     "successful_decisions",
     "volume_by_agent",
 ]

@@ -1,7 +1,6 @@
 """Situations: what a context says, indicator by indicator, and what is a large difference for each."""
 
 from tracker_daemon.situations.indicators import MAX_DEPTH, MAX_INDICATORS, Indicator, indicators
-from tracker_daemon.situations.learning import ScaleLearning
 from tracker_daemon.situations.scales import Sample, Scale
 
 __all__ = [
@@ -10,6 +9,5 @@ __all__ = [
     "Indicator",
     "Sample",
     "Scale",
-    "ScaleLearning",
     "indicators",
 ]

@@ -1,0 +1,201 @@
+"""Decisions made in situations like the one at hand: each compared with it, indicator by indicator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection, Time
+from tracker_daemon.queries.summary import Summary, situation_summary
+
+if TYPE_CHECKING:
+    from tracker_daemon.postgres import Connection
+    from tracker_daemon.queries.situation import Situation
+
+CANDIDATES: Final = 20_000
+"""Decisions that are looked at, the latest ones."""
+MAX_PRECEDENTS: Final = 100
+"""Precedents of an answer."""
+TEXT_CHARS: Final = 100
+"""Characters of a text among the indicators of a precedent."""
+
+_CANDIDATES: Final = """
+SELECT id, created_at, agent_name, decision_type, symbol, model, action, confidence, outcome, pnl, context,
+       row_number() OVER (ORDER BY created_at DESC, id DESC) AS number
+FROM {source} WHERE {condition} AND context IS NOT NULL AND created_at IS NOT NULL
+ORDER BY created_at DESC, id DESC LIMIT {most:d} + 1
+"""
+# In decimals all the way: no number is too large, and equal distances are equal whatever they add up from.
+_APART: Final = """
+SELECT position, path, weight, found, CASE
+    WHEN jsonb_typeof(value) = 'number' AND jsonb_typeof(found) = 'number' THEN CASE
+        WHEN spread > 0 THEN LEAST(abs(found::numeric - value::numeric), spread) / spread
+        WHEN spread = 0 THEN (found <> value)::int::numeric
+    END
+    WHEN jsonb_typeof(value) <> 'number' AND jsonb_typeof(found) IN ('string', 'boolean')
+        THEN (found <> value)::int::numeric
+END AS apart
+FROM asked CROSS JOIN LATERAL (
+    SELECT jsonb_path_query_first(context, place, '{{}}', true) AS found OFFSET 0
+) there
+"""
+_SIMILAR: Final = f"""
+WITH learnt AS MATERIALIZED (
+    SELECT learnt_at, scales FROM llm_scales
+    WHERE learnt_at <= COALESCE({{as_of}}, 'infinity') ORDER BY learnt_at DESC LIMIT 1
+), asked AS MATERIALIZED (
+    SELECT position, path, place::jsonpath, value::jsonb, weight::numeric,
+           (SELECT (scales -> path ->> 'spread')::numeric FROM learnt) AS spread
+    FROM unnest({{paths}}::text[], {{places}}::text[], {{values}}::text[], {{weights}}::text[])
+         WITH ORDINALITY AS given (path, place, value, weight, position)
+), candidates AS MATERIALIZED (
+    {{candidates}}
+), compared AS MATERIALIZED (
+    SELECT candidates.*, round(far / shared, 12) AS distance, shared / total AS overlap
+    FROM candidates CROSS JOIN (SELECT sum(weight) AS total FROM asked) whole CROSS JOIN LATERAL (
+        SELECT sum(weight * apart) AS far, sum(weight) AS shared
+        FROM ({_APART}) indicator WHERE apart IS NOT NULL
+    ) both_have
+    WHERE number <= {{most:d}} AND shared >= {{min_overlap}}::text::numeric * total
+), near AS MATERIALIZED (
+    SELECT * FROM compared WHERE distance <= {{max_distance}}::text::numeric
+    ORDER BY distance, created_at DESC, id DESC LIMIT {{limit:d}}
+)
+SELECT (SELECT count(*) FROM candidates) AS candidates,
+       (SELECT count(*) FROM compared) AS comparable,
+       (SELECT count(*) FROM compared WHERE distance <= {{max_distance}}::text::numeric) AS near,
+       (SELECT min(distance)::float8 FROM compared) AS nearest,
+       (SELECT learnt_at FROM learnt) AS scales_of,
+       ARRAY(SELECT path FROM asked WHERE jsonb_typeof(value) = 'number' AND spread IS NULL ORDER BY position)
+           AS unknown,
+       ARRAY(
+           SELECT ROW(
+               id, created_at, EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - created_at)::float8,
+               agent_name, decision_type, symbol, model, action, confidence, outcome, pnl,
+               distance::float8, overlap::float8,
+               ARRAY(
+                   SELECT ROW(path, CASE jsonb_typeof(found)
+                                        WHEN 'string' THEN to_jsonb(left(found #>> '{{{{}}}}', {TEXT_CHARS}))
+                                        ELSE found
+                                    END, round(apart, 12)::float8)
+                   FROM ({_APART}) indicator WHERE apart IS NOT NULL ORDER BY position
+               ))
+           FROM near ORDER BY distance, created_at DESC, id DESC
+       ) AS precedents
+"""
+
+
+class Compared(Struct, frozen=True):
+    """An indicator that situation and decision both have: the decision's value, and how far it is, 0 to 1."""
+
+    path: str
+    value: float | str | bool
+    distance: float
+
+
+class Precedent(Struct, frozen=True, kw_only=True):
+    """A decision made in a similar situation; most names are the columns of `llm_decisions`.
+
+    `age_seconds` at `as_of` or now; `overlap` is the part of the situation, by weight, that it shares.
+    """
+
+    id: UUID
+    created_at: Time
+    age_seconds: float
+    agent_name: str
+    decision_type: str
+    symbol: str
+    model: str
+    action: str | None
+    confidence: Decimal | None
+    outcome: str | None
+    pnl: Decimal | None
+    distance: float
+    overlap: float
+    indicators: tuple[Compared, ...]
+
+
+class Precedents(Struct, frozen=True, kw_only=True):
+    """The nearest of `near` decisions, of equally near ones the latest first: none, if nothing is near.
+
+    `summary` is about these. `looked_at` is how many of the latest decisions with a context were looked at,
+    `complete`: there are no more that the filter chooses. `comparable` of them share enough of the situation;
+    the nearest is at `nearest`. `unknown` are numbers of the situation that could not be compared: there is
+    no scale for them among those learnt at `scales_of`, the last ones then.
+    """
+
+    precedents: tuple[Precedent, ...]
+    near: int
+    looked_at: int
+    complete: bool
+    comparable: int
+    nearest: float | None
+    unknown: tuple[str, ...]
+    scales_of: Time | None
+    summary: Summary
+
+
+async def similar_decisions(
+    connection: Connection, situation: Situation, wanted: Filter, limit: int = 20, *, resolved: bool = False
+) -> Precedents:
+    """Return the decisions made in the most similar situations; ask inside `reading`.
+
+    The distance is Gower's (Biometrics 27, 1971), the weighted mean over the indicators that both have: of
+    categories 0 if they are the same, else 1; of numbers their difference in spreads of the indicator, see
+    `Scale`, and 1 at most (D'Orazio 2021, so that what is huge does not make all else equal). What one of
+    them lacks, or has as a number where the other has a category, counts neither for nor against; but one
+    that shares less than `min_overlap` is no precedent. `resolved`: only decisions whose outcome is known.
+    """
+    if not 1 <= limit <= MAX_PRECEDENTS:
+        raise InvalidQuestion(f"limit must be from 1 to {MAX_PRECEDENTS}, not {limit}")
+    counting = situation.weighted()
+    chosen = Selection(wanted)
+    indicators, weights = zip(*counting, strict=True)
+    as_of = f"{chosen.parameter(wanted.as_of)}::timestamptz"
+    [row] = await connection.fetch(
+        _SIMILAR.format(
+            as_of=as_of,
+            candidates=_candidates(chosen, resolved=resolved),
+            paths=chosen.parameter([indicator.path for indicator in indicators]),
+            places=chosen.parameter([indicator.jsonpath for indicator in indicators]),
+            values=chosen.parameter([json.dumps(indicator.value) for indicator in indicators]),
+            weights=chosen.parameter([repr(weight) for weight in weights]),
+            max_distance=chosen.parameter(repr(situation.max_distance)),
+            min_overlap=chosen.parameter(repr(situation.min_overlap)),
+            most=CANDIDATES,
+            limit=limit,
+        ),
+        *chosen.values,
+    )
+    return await _precedents(situation, dict(row))
+
+
+def _candidates(chosen: Selection, *, resolved: bool) -> str:
+    """The decisions to look at, numbered, and one more if there are more."""
+    condition = f"{chosen.condition} AND NOT {UNDECIDED}" if resolved else chosen.condition
+    return _CANDIDATES.format(source=chosen.source, condition=condition, most=CANDIDATES)
+
+
+async def _precedents(situation: Situation, row: dict[str, Any]) -> Precedents:
+    candidates, found = row.pop("candidates"), []
+    for *columns, compared in row.pop("precedents"):
+        indicators = tuple(
+            Compared(path, msgspec.json.decode(value), distance) for path, value, distance in compared
+        )
+        found.append(Precedent(**dict(zip(Precedent.__struct_fields__, (*columns, indicators), strict=True))))
+        await asyncio.sleep(0)  # each has 200 indicators at most
+    return Precedents(
+        precedents=tuple(found),
+        looked_at=min(candidates, CANDIDATES),
+        complete=candidates <= CANDIDATES,
+        unknown=tuple(row.pop("unknown")),
+        summary=situation_summary(situation, found),
+        **row,
+    )
