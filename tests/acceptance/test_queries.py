@@ -312,6 +312,61 @@ class TestSearch:
         assert (page["rows"], page["looked_at"]) == ([], 10_000)
 
 
+class TestSimilar:
+    """`similar`."""
+
+    async def test_what_is_near_is_told_with_what_came_of_it(self, asked: dict[str, str], dsn: str) -> None:
+        """In each form, and in the sentence."""
+        store, ids = Store(dsn), [str(uuid4()) for _ in range(5)]
+        contexts = [{"trend": "up"}] * 4 + [{"trend": "do\x1bwn"}]
+        actions = ["BUY", "BUY", "BUY", "HOLD", "SELL"]
+        words = ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS", "FAILURE"]
+        rows = zip(ids, actions, contexts, words, [400, 50, 900, None, -1], strict=True)
+        for day, (id_, action, context, word, pnl) in enumerate(rows):
+            time = (BEGIN + timedelta(days=day)).isoformat()
+            made = decision(id=id_, action=action, context=context, timestamp=time)
+            await store.write(deliver(made, outcome(id_, word, pnl=pnl)))
+        await store.close()
+        told = orjson.loads(await ask(asked, "similar", '{"trend": "up"}', "--json"))
+        assert [each["id"] for each in told["precedents"]] == ids[3::-1]
+        sentence = (
+            "In similar situations (up) we previously decided: 3 BUY with average P&L $450, 1 HOLD; "
+            "success rate 75%."
+        )
+        assert told["summary"]["text"].startswith(sentence)
+        text = await ask(asked, "similar", '{"trend": "up"}', "--limit", "4", "--resolved")
+        assert sentence in text
+        assert "Of the 5 decisions with a context 5 share enough of the situation, and 4 are near.\n" in text
+        assert all(id_ in text for id_ in ids[:4])
+        assert 'trend "up" (0.00)' in text
+        table = text[: text.index("Of the 5")]
+        assert max(map(len, table.splitlines())) <= 80
+        sheet = await ask(asked, "similar", '{"trend": "up"}', "--csv", "--max-distance", "1")
+        lines = list(csv.DictReader(io.StringIO(sheet, newline="")))
+        assert [line["id"] for line in lines] == [*ids[3::-1], ids[4]]
+        [trend] = orjson.loads(lines[4]["indicators"])
+        assert trend == {"path": "trend", "value": "do\x1bwn", "distance": 1.0}
+
+    async def test_what_is_not_near_and_what_is_wrong_is_said(self, asked: dict[str, str], dsn: str) -> None:
+        store = Store(dsn)
+        await store.write(deliver(decision(context={"trend": "down", "x": 1})))
+        await store.close()
+        text = await ask(asked, "similar", '{"trend": "up", "rsi": 62, "flat": true}', "--min-overlap", "0.3")
+        assert text.splitlines() == [
+            "Of the 1 decisions with a context 1 share enough of the situation, and 0 are near.",
+            "The nearest is 1.000 away: see --max-distance.",
+            "Not compared, as no scale is known for it: rsi.",
+            "In similar situations (up, rsi ~62, flat true) we decided nothing yet: not enough evidence.",
+        ]
+        for arguments, code, says in (
+            (["{}"], 1, "says nothing that counts"),
+            (["up"], 2, "expected a JSON object"),
+            (['{"a": 1}', "--weight", "a"], 2, "expected PATH=NUMBER"),
+            (['{"a": 1}', "--weight", "b=2"], 1, "a weight for b"),
+        ):
+            assert says in refused(await tracker("similar", *arguments, settings=asked), code)
+
+
 class TestShow:
     """`show`."""
 

@@ -90,6 +90,9 @@ async def test_what_is_tracked_is_read_back(side: str, sides: dict[str, Decision
     assert tracker.dropped == 0
 
 
+LATE = BEGIN + timedelta(days=3650)
+"""Later than all that comes into the record: ages at that time are always the same."""
+
 QUESTIONS_OF_AGENTS: list[Callable[[DecisionTracker], Awaitable[Any]]] = [
     lambda tracker: tracker.get_decision_stats(),
     lambda tracker: tracker.get_decision_stats("\u00fcber", maturity_seconds=86400.0, symbol="BTC"),
@@ -102,6 +105,17 @@ QUESTIONS_OF_AGENTS: list[Callable[[DecisionTracker], Awaitable[Any]]] = [
     lambda tracker: tracker.get_calibration("risk", buckets=5, maturity_seconds=86400.0),
     lambda tracker: tracker.search_decisions("sell hold", limit=150),
     lambda tracker: tracker.search_decisions("sell hold", "risk", min_confidence=0.5),
+    lambda tracker: tracker.find_similar_decisions("BTC", {"trend": "up"}, 100, as_of=LATE),
+    lambda tracker: tracker.find_similar_decisions(
+        symbol=None,
+        context={"rsi": 62.1, "trend": "down"},
+        agent_name="risk",
+        weights={"rsi": 0.5},
+        max_distance=0.5,
+        min_overlap=0.1,
+        resolved=True,
+        as_of=LATE,
+    ),
     lambda tracker: tracker.ask(QUESTIONS["stats"](group_by=("model", "day"))),
     lambda tracker: tracker.ask(QUESTIONS["search"](text="sell hold", limit=3)),
 ]
@@ -136,10 +150,18 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_decision_stats(min_pnl=float("nan")), "min_pnl is no number"),
         (lambda tracker: tracker.get_calibration(maturity_seconds=float("inf")), "maturity_seconds"),
         (lambda tracker: tracker.search_decisions("-rsi"), "a word that is there"),
+        (lambda tracker: tracker.find_similar_decisions("BTC", {}), "says nothing that counts"),
+        (
+            lambda tracker: tracker.find_similar_decisions("BTC", {"a": 1}, cursor="x"),
+            "unknown field `cursor`",
+        ),
         (lambda tracker: tracker.get_decision("7"), "Invalid UUID"),
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
-    ids=["limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "id", "asked"],
+    ids=[
+        *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation", "page"),
+        *("id", "asked"),
+    ],
 )
 async def test_a_wrong_question_is_refused_alike(
     side: str, sides: dict[str, DecisionTracker], asked: Any, says: str

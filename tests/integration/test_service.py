@@ -77,6 +77,10 @@ async def test_every_endpoint_answers_from_the_record(
         found = await agent.pages("search", text="Sell hold", limit=7)
         assert {row["decision"]["id"] for row in found} == {str(row["id"]) for row in hits}
         assert all("«hold»" in row["snippet"] for row in found)
+        code, near, _ = await agent.ask("similar", situation={"trend": "up"}, symbol="BTC", limit=100)
+        up = [row for row in rows if row["symbol"] == "BTC" and row["context"] == '{"trend": "up"}']
+        assert {each["id"] for each in near["precedents"]} == {str(row["id"]) for row in up}
+        assert (code, near["summary"]["decisions"]) == ("200", len(up))
         code, stats, _ = await agent.ask("stats", group_by=["agent_name"])
         told = {group["key"]["agent_name"]: group["total_decisions"] for group in stats["groups"]}
         agents = [row["agent_name"] for row in rows]
@@ -105,6 +109,10 @@ WRONG = [
     ("stats", b'{"agent_name": "a\\u0000b"}', "400", "the database cannot look for that"),
     ("search", b"{}", "400", "missing required field `text`"),
     ("search", b'{"text": "?"}', "400", "there is no word to look for"),
+    ("similar", b"{}", "400", "missing required field `situation`"),
+    ("similar", b'{"situation": {}}', "400", "the situation says nothing that counts"),
+    ("similar", b'{"situation": {"a": 1}, "limit": 101}', "400", "<= 100"),
+    ("similar", b'{"situation": {"a": 1}, "weights": {"a": 1001}}', "400", "from 0 to 1000"),
     ("decision", b'{"id": "7"}', "400", "Invalid UUID"),
     ("decision", b'{"id": "00000000-0000-4000-8000-000000000000"}', "404", "no such decision"),
 ]
@@ -428,3 +436,20 @@ async def test_no_reply_is_larger_than_the_server_takes(
             assert told["prompt"] == decision()["prompt"]
         code, words, _ = await agent.ask("decision", id=noted)
         assert (code, f"bytes where NATS takes {MOST}" in words) == ("413", True)
+
+
+async def test_precedents_end_where_the_message_ends(small_server: NatsServer, dsn: str) -> None:
+    """The nearest ones, and the summary is about these."""
+    situation = {f"{'x' * 20} {n}": "up" for n in range(30)}
+    store = Store(dsn)
+    await store.write(deliver(*(decision(context=situation) for _ in range(120))))
+    await store.close()
+    async with agent_on(small_server) as agent, served(agent, small_server, dsn):
+        code, some, size = await agent.ask("similar", situation=situation, limit=100)
+        assert (code, some["near"], MOST * 0.9 < size <= MOST) == ("200", 120, True)
+        assert len(some["precedents"]) == some["summary"]["decisions"] < 100
+        first = dict([*situation.items()][:1])
+        code, all_, _ = await agent.ask("similar", situation=first, limit=100, min_overlap=0.01)
+        assert (code, len(all_["precedents"]), all_["summary"]["decisions"]) == ("200", 100, 100)
+        ids = [each["id"] for each in all_["precedents"]]
+        assert [each["id"] for each in some["precedents"]] == ids[: len(some["precedents"])]

@@ -51,6 +51,9 @@ def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() ->
     ):
         fields = set(QUESTIONS[question].__struct_fields__)
         assert set(kind.__annotations__) | {"agent_name"} == fields - {"group_by", "text"}
+    positional = {"symbol", "situation", "limit", "agent_name"}
+    asked = set(QUESTIONS["similar"].__struct_fields__) - {"context"}
+    assert set(keywords.Resembling.__annotations__) | positional == asked
 
 
 @pytest.mark.parametrize(

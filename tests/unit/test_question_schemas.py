@@ -62,6 +62,18 @@ def parses(name: str, text: str) -> bool:
         ("search", '{"text": "rsi -\\"stop loss\\"", "limit": 5, "symbol": "BTC"}'),
         ("search", '{"limit": 5}'),
         ("search", '{"text": null}'),
+        (
+            "similar",
+            '{"situation": {"rsi": 62, "macd": {"line": null}}, "weights": {"rsi": 2}, "symbol": "BTC"}',
+        ),
+        (
+            "similar",
+            '{"situation": {}, "max_distance": 0.5, "min_overlap": 1, "resolved": true}',
+        ),
+        ("similar", '{"situation": {}, "limit": 101}'),
+        ("similar", '{"situation": {}, "weights": {"rsi": "2"}}'),
+        ("similar", '{"situation": "up"}'),
+        ("similar", "{}"),
         ("decision", "{}"),
         ("decision", '{"id": 7}'),
         ("decision", f'{{"id": "{ID}", "more": 1}}'),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS, as_json, parse
-from tracker_daemon.queries.questions import Calibration, One, Recent, Search, Stats
+from tracker_daemon.queries.questions import Calibration, One, Recent, Search, Similar, Stats
 
 
 def test_a_question_is_its_filter_and_more() -> None:
@@ -46,6 +46,11 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Calibration, b'{"buckets": 1}', r">= 2.*\$\.buckets"),
         (Search, b"{}", "missing required field `text`"),
         (Search, b'{"text": 7}', r"Expected `str`, got `int`.*\$\.text"),
+        (Similar, b"{}", "missing required field `situation`"),
+        (Similar, b'{"situation": [62.1]}', r"Expected `object`, got `array`.*\$\.situation"),
+        (Similar, b'{"situation": {"rsi": 1e400}}', "Number out of range"),
+        (Similar, b'{"situation": {}, "limit": 101}', r"<= 100.*\$\.limit"),
+        (Similar, b'{"situation": {}, "weights": {"rsi": "2"}}', r"Expected `float`, got `str`.*\$\.weights"),
         (One, b"{}", "missing required field `id`"),
         (One, b'{"id": "7"}', "Invalid UUID"),
         (Recent, b"[]", "Expected `object`"),

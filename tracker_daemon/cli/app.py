@@ -22,6 +22,7 @@ from tracker_daemon.cli import (
     prune,
     run,
     search,
+    similar,
     stats,
     verify,
 )
@@ -45,6 +46,7 @@ app.command("recent")(decisions.recent)
 app.command("successful")(decisions.successful)
 app.command("failed")(decisions.failed)
 app.command()(search.search)
+app.command()(similar.similar)
 app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)

@@ -106,7 +106,8 @@ def _decimal(text: str) -> Decimal:
     return number
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (ValueError, RecursionError):
@@ -131,7 +132,7 @@ _PARSERS: Final[dict[Any, tuple[Callable[[str], Any] | None, str]]] = {
     int: (None, "NUMBER"),
     Decimal: (_decimal, "NUMBER"),
     UUID: (None, "UUID"),
-    dict[str, Any]: (_object, "JSON"),
+    dict[str, Any]: (json_object, "JSON"),
     datetime: (moment, "AGE|TIME"),
     _FIELDS["outcome"]: (_outcome, "OUTCOME"),
 }

@@ -88,11 +88,10 @@ class Event(TypedDict, total=False):
     extra: Mapping[str, Any] | None
 
 
-class Conditions(TypedDict, total=False):
-    """Which decisions: those of `queries.Filter`, where each is told."""
+class Beside(TypedDict, total=False):
+    """Which decisions, beside symbol and context: the conditions of `queries.Filter`, where each is told."""
 
     model: str | None
-    symbol: str | None
     decision_type: str | None
     action: str | None
     session_id: UUID | None
@@ -111,12 +110,18 @@ class Conditions(TypedDict, total=False):
     max_tokens_used: int | None
     min_latency_ms: int | None
     max_latency_ms: int | None
-    context: Mapping[str, Any] | None
     extra: Mapping[str, Any] | None
     outcome: Literal["SUCCESS", "FAILURE", "PENDING"] | None
     since: datetime | None
     until: datetime | None
     as_of: datetime | None
+
+
+class Conditions(Beside, total=False):
+    """And symbol and context."""
+
+    symbol: str | None
+    context: Mapping[str, Any] | None
 
 
 class Maturing(Conditions, total=False):
@@ -136,3 +141,12 @@ class Listing(Conditions, total=False):
 
     limit: int
     cursor: str | None
+
+
+class Resembling(Beside, total=False):
+    """And what is near: see `queries.Situation`."""
+
+    weights: Mapping[str, float]
+    max_distance: float
+    min_overlap: float
+    resolved: bool

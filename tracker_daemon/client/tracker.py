@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from tracker_daemon.client.side import Asked, Listing, Side
-    from tracker_daemon.queries import Calibration, Searched, Stats, Told, Whole
+    from tracker_daemon.queries import Calibration, Precedents, Searched, Stats, Told, Whole
     from tracker_daemon.redaction import Redactor
 
 log = logging.getLogger(__name__)
@@ -201,6 +201,22 @@ class DecisionTracker:
         enough. Where very many decisions hold the words, a page ends after so many as it has `looked_at`.
         """
         return await self._list(_question(questions.Search, agent_name, {**conditions, "text": text}))
+
+    async def find_similar_decisions(
+        self,
+        symbol: str | None,
+        context: Mapping[str, Any],
+        limit: int = 20,
+        agent_name: str | None = None,
+        **conditions: Unpack[keywords.Resembling],
+    ) -> Precedents:
+        """The decisions about a symbol (None: any) made in situations like this context, the nearest first.
+
+        With each: the distance, what came of it, and how far apart which indicators are; in `summary` all of
+        them in numbers, and in a sentence. There are none where nothing is near.
+        """
+        asked = {**conditions, "symbol": symbol, "situation": context, "limit": limit}
+        return await self.ask(_question(questions.Similar, agent_name, asked))
 
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
         """One decision with its ledger of outcomes, at a time or now; None: there is none."""

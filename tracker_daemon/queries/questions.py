@@ -22,6 +22,8 @@ from tracker_daemon.queries.decisions import (
 from tracker_daemon.queries.filter import Filter, Time
 from tracker_daemon.queries.page import MAX_LIMIT, Page
 from tracker_daemon.queries.search import Searched, search
+from tracker_daemon.queries.similar import MAX_PRECEDENTS, Precedents, similar_decisions
+from tracker_daemon.queries.situation import MAX_DISTANCE, MIN_OVERLAP, Situation
 from tracker_daemon.queries.stats import Answer, Key, decision_stats
 
 if TYPE_CHECKING:
@@ -102,6 +104,32 @@ class Search(_List, frozen=True, kw_only=True):
         return await search(connection, self.text, self, self.limit, self.cursor)
 
 
+class Similar(Filter, frozen=True, kw_only=True):
+    """The decisions made in situations like this one, and what came of them.
+
+    `situation` is like the `context` of a decision; `weights` (0 to 1000, else 1) go by the path of an
+    indicator in it, as in macd.line or vetoes[0]. Near are decisions at `max_distance` (0 to 1) or less that
+    share `min_overlap` (0 to 1) of the situation, by weight. `resolved`: only those whose outcome is known.
+    """
+
+    situation: dict[str, Any]
+    weights: dict[str, float] = msgspec.field(default_factory=dict)
+    max_distance: float = MAX_DISTANCE
+    min_overlap: float = MIN_OVERLAP
+    resolved: bool = False
+    limit: Annotated[int, Meta(ge=1, le=MAX_PRECEDENTS)] = 20
+
+    async def answer(self, connection: Connection) -> Precedents:
+        """Ask inside `reading`."""
+        situation = Situation(
+            context=self.situation,
+            weights=self.weights,
+            max_distance=self.max_distance,
+            min_overlap=self.min_overlap,
+        )
+        return await similar_decisions(connection, situation, self, self.limit, resolved=self.resolved)
+
+
 class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decision, with its ledger; as the record was at a time, or is now."""
 
@@ -113,7 +141,7 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return await decision(connection, self.id, self.as_of)
 
 
-Question = Stats | Calibration | Recent | Successful | Failed | One | Search
+Question = Stats | Calibration | Recent | Successful | Failed | One | Search | Similar
 
 QUESTIONS: Final[dict[str, type[Question]]] = {
     "stats": Stats,
@@ -123,6 +151,7 @@ QUESTIONS: Final[dict[str, type[Question]]] = {
     "failed": Failed,
     "decision": One,
     "search": Search,
+    "similar": Similar,
 }
 """The questions by the name under which they are asked."""
 

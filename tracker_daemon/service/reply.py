@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from tracker_daemon.errors import TrackerError
-from tracker_daemon.queries import Answer, Calibrations, Found, Page, Told, Whole, as_json
+from tracker_daemon.queries import Answer, Calibrations, Found, Page, Precedents, Told, Whole, as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,17 +32,18 @@ class TooLarge(TrackerError):
 async def reply(question: Question, connection: Connection, most: int) -> bytes | None:
     """Ask inside `reading` and return the answer as JSON of at most `most` bytes; None: there is none.
 
-    A page that is too large ends earlier, with the cursor for what follows, and so does a list of groups,
-    which is not `complete` then. Of a single decision the earlier events of a long ledger are left out,
-    prompt and response `cut`, and where `context` and `extra` alone are too large, these are left out.
-    Raises `TooLarge` where that is not enough.
+    A page that is too large ends earlier, with the cursor for what follows, and so do precedents, of which
+    `near` says how many there are, and a list of groups, which is not `complete` then. Of a single decision
+    the earlier events of a long ledger are left out, prompt and response `cut`, and where `context` and
+    `extra` alone are too large, these are left out. Raises `TooLarge` where that is not enough.
     """
     limit = getattr(question, "limit", None)
     if limit is not None:
         question = replace(question, limit=min(limit, MAX_ROWS))
     answer = await question.answer(connection)
-    if isinstance(answer, Page) and (rows := _fitting(answer.rows, most)) < len(answer.rows):
-        question = replace(question, limit=rows)
+    rows, room = _rows(answer, most)
+    if (fitting := _fitting(rows, room)) < len(rows):
+        question = replace(question, limit=fitting)
         answer = await question.answer(connection)
     if answer is None:
         return None
@@ -64,6 +65,16 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
                     "max_payload of the server"
                 )
     return data
+
+
+def _rows(answer: object, most: int) -> tuple[Sequence[Struct], int]:
+    """What a limit counts, and the bytes that there are for it."""
+    match answer:
+        case Page(rows=rows):
+            return rows, most
+        case Precedents(precedents=rows):
+            return rows, most - len(as_json(replace(answer, precedents=())))
+    return (), most
 
 
 def _fitting(parts: Sequence[Struct], most: int) -> int:
