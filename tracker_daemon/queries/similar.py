@@ -33,6 +33,7 @@ FROM {source} WHERE {condition} AND context IS NOT NULL AND created_at IS NOT NU
 ORDER BY created_at DESC, id DESC LIMIT {most:d} + 1
 """
 # In decimals all the way: no number is too large, and equal distances are equal whatever they add up from.
+# `||` fetches a context that lies beside its table once, and not for each indicator.
 _APART: Final = """
 SELECT position, path, weight, found, CASE
     WHEN jsonb_typeof(value) = 'number' AND jsonb_typeof(found) = 'number' THEN CASE
@@ -61,7 +62,8 @@ WITH learnt AS MATERIALIZED (
     SELECT candidates.*, round(far / shared, 12) AS distance, shared / total AS overlap
     FROM candidates CROSS JOIN (SELECT sum(weight) AS total FROM asked) whole CROSS JOIN LATERAL (
         SELECT sum(weight * apart) AS far, sum(weight) AS shared
-        FROM ({_APART}) indicator WHERE apart IS NOT NULL
+        FROM (SELECT context || '{{{{}}}}' AS context OFFSET 0) plain CROSS JOIN LATERAL ({_APART}) indicator
+        WHERE apart IS NOT NULL
     ) both_have
     WHERE number <= {{most:d}} AND shared >= {{min_overlap}}::text::numeric * total
 ), near AS MATERIALIZED (
