@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -24,6 +25,7 @@ from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import check_schema, migrate, migrations
 from tracker_daemon.postgres import check_statements, connect, connected
 from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
+from tracker_daemon.situations.learning import due, learn
 from tracker_daemon.store import Poll, Store
 from tracker_daemon.text_index import TextIndex
 
@@ -108,6 +110,8 @@ async def test_the_indexes_their_leases_and_what_is_found(pooled: str, sql: asyn
         assert [await mine.take(connection), await theirs.take(connection)] == [True, False]
         await mine.give_back(connection)
         assert await theirs.take(connection)
+        await learn(connection, datetime.now(UTC))
+        assert await due(connection) is None
     for each in (index, texts):
         await each.leave()
     await store.close()
@@ -121,7 +125,11 @@ async def test_every_question(pooled: str) -> None:
     """Two at a time on two connections, each with its own snapshot and limits, while others are at work."""
     id_ = uuid4()
     store = Store(pooled, statement_cache=False)
-    needed: dict[str, dict[str, Any]] = {"decision": {"id": id_}, "search": {"text": "hold"}}
+    needed: dict[str, dict[str, Any]] = {
+        "decision": {"id": id_},
+        "search": {"text": "hold"},
+        "similar": {"situation": {"rsi": 62.1}},
+    }
     asked = [kind(**needed.get(name, {})) for name, kind in QUESTIONS.items()]
     async with crowd(pooled), Reader(pooled, 2) as reader:
         await store.write(deliver(decision(id=str(id_))))

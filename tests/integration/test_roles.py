@@ -437,7 +437,11 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
     await store.close()
     await check_schema(reader, DIMENSIONS)
     async with Reader(reader) as pool, pool.connection() as connection:
-        needed: dict[str, dict[str, Any]] = {"decision": {"id": id_}, "search": {"text": "hold"}}
+        needed: dict[str, dict[str, Any]] = {
+            "decision": {"id": id_},
+            "search": {"text": "hold"},
+            "similar": {"situation": {"rsi": 62.1}},
+        }
         for name, kind in QUESTIONS.items():
             assert await kind(**needed.get(name, {})).answer(connection)
     async with connected(reader) as connection:

@@ -44,7 +44,8 @@ CONTEXTS = st.fixed_dictionaries(
         "macd": st.fixed_dictionaries({"line": NUMBERS}, optional={"flags": st.lists(LEAVES, max_size=3)})
         | LEAVES,
         'a.b "[0]\\': NUMBERS | st.dictionaries(st.sampled_from(["0", "", "\u00e9\n"]), LEAVES),
-        "0": st.lists(NUMBERS, max_size=2),
+        "0": st.lists(NUMBERS, max_size=2) | NUMBERS,
+        "levels": st.just([{"high": 5}]) | st.just({"high": 5}),
     },
 )
 
@@ -318,17 +319,20 @@ async def test_the_future_changes_nothing(situations: asyncpg.Connection, store:
 async def test_of_a_long_history_the_latest_are_looked_at(
     situations: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, now = Situation(context={"trend": "up"}, max_distance=1), Filter(as_of=BEGIN + timedelta(days=9))
-    everything = await ask(situations, asked, now, limit=100)
+    asked, late = Situation(context={"trend": "up"}, max_distance=1), Filter(as_of=BEGIN + timedelta(days=9))
+    everything = await ask(situations, asked, late, limit=100)
     assert everything.complete
-    monkeypatch.setattr("tracker_daemon.queries.similar.CANDIDATES", 40)
-    answer = await ask(situations, asked, now, limit=100)
     rows = sorted(await known(situations), key=lambda row: (row["created_at"], row["id"]), reverse=True)
-    latest = {row["id"] for row in rows[:40]}
-    assert (answer.looked_at, answer.complete) == (40, False)
-    assert {each.id for each in answer.precedents} <= latest
-    monkeypatch.setattr("tracker_daemon.queries.similar.CANDIDATES", everything.looked_at)
-    assert await ask(situations, asked, now, limit=100) == everything
+    for most in range(1, 40):
+        monkeypatch.setattr("tracker_daemon.queries.similar.CANDIDATES", most)
+        answer = await ask(situations, asked, late, limit=100)
+        trends = {row["id"]: json.loads(row["context"])["trend"] for row in rows[:most]}
+        assert {each.id for each in answer.precedents} == {
+            id_ for id_, trend in trends.items() if isinstance(trend, str | bool)
+        }
+        assert (answer.looked_at, answer.complete) == (most, False)
+    monkeypatch.setattr("tracker_daemon.queries.similar.CANDIDATES", len(rows))
+    assert await ask(situations, asked, late, limit=100) == everything
 
 
 async def test_where_nothing_is_near_the_answer_is_empty_and_says_so(situations: asyncpg.Connection) -> None:
