@@ -103,7 +103,8 @@ async def test_what_is_of_the_future_large_or_unreadable_is_passed_over(
     await decide(store, *[{"x": 1}] * 9, first=datetime.now(UTC) + timedelta(days=1))
     assert await learnt(sql) == []
     await decide(store, *[{"x": 1}] * 4, first=BEGIN + timedelta(hours=10))
-    await sql.execute("UPDATE llm_decisions SET context = '{\"x\": 1e400}' WHERE created_at = $1", BEGIN)
+    beyond = f'{{"x": {"9" * 400}.5}}'
+    await sql.execute("UPDATE llm_decisions SET context = $1 WHERE created_at = $2", beyond, BEGIN)
     assert await learnt(sql) == [12]
     await learn(sql, BEGIN + timedelta(hours=13))
     assert [[*scales] for scales in (await kept(sql)).values()] == [[], ["x"]]

@@ -129,8 +129,9 @@ def test_the_scale_is_robust(numbers: list[float]) -> None:
         ([*range(99), 1e308], 50),
         ([5.0] * 80 + [*range(20)], 10.0),
         ([5.0] * 99 + [1e308], 0.0),
+        ([-1.7e308, 1.7e308] * 50, sys.float_info.max),
     ],
-    ids=["even", "one is huge", "most are the same", "nearly all are"],
+    ids=["even", "one is huge", "most are the same", "nearly all are", "as far as can be"],
 )
 def test_what_is_rare_does_not_move_it(numbers: list[float], spread: float) -> None:
     assert scales(*({"x": number} for number in numbers))["x"].spread == spread
