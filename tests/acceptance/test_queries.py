@@ -358,6 +358,8 @@ class TestSimilar:
             "Not compared, as no scale is known for it: rsi.",
             "In similar situations (up, rsi ~62, flat true) we decided nothing yet: not enough evidence.",
         ]
+        none = await ask(asked, "similar", '{"trend": "down"}', "--resolved")
+        assert none.startswith("Of the 0 decisions with a context")
         for arguments, code, says in (
             (["{}"], 1, "says nothing that counts"),
             (["up"], 2, "expected a JSON object"),

@@ -130,6 +130,9 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         one, other = [await question(tracker) for tracker in sides.values()]
         assert one == other
         assert one
+    for tracker in sides.values():
+        near = await tracker.find_similar_decisions("BTC", {"trend": "up"}, limit=3)
+        assert [(each.symbol, each.distance) for each in near.precedents] == [("BTC", 0)] * 3
     page = await sides["nats"].get_recent_decisions(limit=250)
     assert len(page.rows) == 250
     rest = await sides["postgres"].get_recent_decisions(limit=1000, cursor=page.cursor)

@@ -13,6 +13,7 @@ from tests.chores import running
 from tests.factory import decision, deliver
 from tests.record import BEGIN
 from tests.waiting import until
+from tracker_daemon.lease import Lease
 from tracker_daemon.situations.learning import ScaleLearning, due, learn
 
 if TYPE_CHECKING:
@@ -111,8 +112,14 @@ async def test_what_is_of_the_future_large_or_unreadable_is_passed_over(
 
 
 async def test_of_several_daemons_one_learns(dsn: str, store: Store, sql: asyncpg.Connection) -> None:
-    """What is due already, and what becomes due."""
+    """What is due already, and what becomes due; none of them while another one has the lease."""
     await decide(store, *[{"x": 1}] * 8)
+    elsewhere, daemon = Lease("scales"), ScaleLearning(dsn)
+    await elsewhere.take(sql)
+    await daemon.look()
+    await daemon.leave()
+    assert await kept(sql) == {}
+    await elsewhere.give_back(sql)
     async with running(*(ScaleLearning(dsn) for _ in range(3))):
         await until(lambda: sql.fetchval("SELECT count(*) = 2 FROM llm_scales"))
         await decide(store, *[{"x": 1}] * 8, first=BEGIN + timedelta(hours=8))
