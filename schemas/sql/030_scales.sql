@@ -6,5 +6,5 @@ CREATE TABLE llm_scales (
     scales    JSONB NOT NULL
 );
 
-COMMENT ON COLUMN llm_scales.decisions IS 'how many contexts they were learnt from, the latest until then';
+COMMENT ON COLUMN llm_scales.decisions IS 'how many were looked at, the latest until then';
 COMMENT ON COLUMN llm_scales.scales IS 'by the path of the indicator: median and spread of its numbers';

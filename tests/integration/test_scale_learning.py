@@ -60,11 +60,11 @@ async def learnt(sql: asyncpg.Connection) -> list[int]:
 async def test_a_lesson_is_due_when_the_history_has_doubled_and_then_once_a_day(
     store: Store, sql: asyncpg.Connection
 ) -> None:
-    await decide(store, *[{"x": 1}] * 3, None)
+    await decide(store, *[{"x": 1}] * 3)
     assert await learnt(sql) == []
-    await decide(store, *[{"x": 1}] * 4, first=BEGIN + timedelta(hours=3))
+    await decide(store, *[{"x": 1}] * 2, None, first=BEGIN + timedelta(hours=3))
     assert await learnt(sql) == [3]
-    await decide(store, *[{"x": 1}] * 93, first=BEGIN + timedelta(hours=7))
+    await decide(store, *[{"x": 1}] * 94, first=BEGIN + timedelta(hours=6))
     assert await learnt(sql) == [3, 7, 15, 40, 65, 90]
     assert await sql.fetchval("SELECT array_agg(decisions ORDER BY learnt_at) FROM llm_scales") == [
         *(4, 8),
@@ -100,15 +100,14 @@ async def test_what_is_of_the_future_large_or_unreadable_is_passed_over(
     store: Store, sql: asyncpg.Connection
 ) -> None:
     large = {f"key {random.random()}": "x" * 20 for _ in range(3_000)}  # noqa: S311 - incompressible
-    await decide(store, *[large | {"x": 1}] * 10)
-    await decide(store, *[{"x": 1}] * 9, first=datetime.now(UTC) + timedelta(days=1))
-    assert await learnt(sql) == []
-    await decide(store, *[{"x": 1}] * 4, first=BEGIN + timedelta(hours=10))
     beyond = f'{{"x": {"9" * 400}.5}}'
+    await decide(store, *[large | {"x": 1}] * 8)
+    await decide(store, *[{"x": 1}] * 9, first=datetime.now(UTC) + timedelta(days=1))
     await sql.execute("UPDATE llm_decisions SET context = $1 WHERE created_at = $2", beyond, BEGIN)
-    assert await learnt(sql) == [12]
-    await learn(sql, BEGIN + timedelta(hours=13))
-    assert [[*scales] for scales in (await kept(sql)).values()] == [[], ["x"]]
+    assert await learnt(sql) == [3, 7]
+    await decide(store, *[{"x": 1}] * 8, first=BEGIN + timedelta(hours=8))
+    assert await learnt(sql) == [3, 7, 15]
+    assert [[*scales] for scales in (await kept(sql)).values()] == [[], [], ["x"]]
 
 
 async def test_of_several_daemons_one_learns(dsn: str, store: Store, sql: asyncpg.Connection) -> None:

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
 
 FIRST: Final = 20
-"""Contexts without which nothing is learnt."""
+"""Decisions without which nothing is learnt."""
 MOST: Final = 5000
-"""Contexts of a lesson, the latest ones."""
+"""Decisions of a lesson, the latest ones; those without a context teach nothing."""
 LOOK_SECONDS: Final = 40.0
 """How often it looks whether a lesson is due; its connection is closed meanwhile."""
 MAX_SHARE: Final = 0.1
 """Part of the time that lessons may take where many are due."""
 
 _ROWS: Final = 50
-# The few that are larger would make a sample of gigabytes.
-_USABLE: Final = "context IS NOT NULL AND pg_column_size(context) <= 16384"
-_DUE: Final = f"""
+_DUE: Final = """
 WITH last AS (SELECT learnt_at, decisions FROM llm_scales ORDER BY learnt_at DESC LIMIT 1)
 SELECT created_at FROM llm_decisions
-WHERE {_USABLE} AND created_at <= now() AND created_at > COALESCE(
-    (SELECT learnt_at + CASE WHEN decisions < {{most:d}} THEN '0 s' ELSE '1 day' END::interval FROM last),
+WHERE created_at <= now() AND created_at > COALESCE(
+    (SELECT learnt_at + CASE WHEN decisions < {most:d} THEN '0 s' ELSE '1 day' END::interval FROM last),
     '-infinity')
 ORDER BY created_at LIMIT 1
 OFFSET COALESCE(
-    (SELECT CASE WHEN decisions < {{most:d}} THEN GREATEST(decisions, {{first:d}}) ELSE 1 END FROM last),
-    {{first:d}}) - 1
+    (SELECT CASE WHEN decisions < {most:d} THEN GREATEST(decisions, {first:d}) ELSE 1 END FROM last),
+    {first:d}) - 1
 """
-_LESSON: Final = f"""
-SELECT context FROM llm_decisions WHERE {_USABLE} AND created_at <= $1
-ORDER BY created_at DESC LIMIT {{most:d}}
+# The few contexts that are larger would make a lesson of gigabytes.
+_LESSON: Final = """
+SELECT CASE WHEN pg_column_size(context) <= 16384 THEN context END AS context
+FROM llm_decisions WHERE created_at <= $1
+ORDER BY created_at DESC LIMIT {most:d}
 """
 _KEEP: Final = (
     "INSERT INTO llm_scales (learnt_at, decisions, scales) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
@@ -71,7 +71,7 @@ class ScaleLearning(Chore):
 async def due(connection: Connection) -> datetime | None:
     """The time of the next lesson, that of a decision; None: there is none to learn from yet.
 
-    Due is one with as many new contexts as the last one had, or a day after it if that had `MOST`.
+    Due is one with as many new decisions as the last one had, or a day after it if that had `MOST`.
     """
     with translated():
         async with connection.transaction(readonly=True):
@@ -81,12 +81,12 @@ async def due(connection: Connection) -> datetime | None:
 
 async def learn(connection: Connection, until: datetime) -> None:
     """Keep the scales as they were at a time, from the decisions made until then."""
-    sample, contexts = Sample(), 0
+    sample, decisions = Sample(), 0
     with translated():
         async with connection.transaction(readonly=True):
             cursor = await connection.cursor(_LESSON.format(most=MOST), until)
             while rows := await cursor.fetch(_ROWS):
-                contexts += len(rows)
+                decisions += len(rows)
                 for row in rows:
                     sample.add(_decoded(row["context"]))
     scales: dict[str, Scale] = {}
@@ -96,11 +96,11 @@ async def learn(connection: Connection, until: datetime) -> None:
     kept = msgspec.json.encode(scales).decode()
     with translated():
         async with connection.transaction():
-            await connection.execute(_KEEP, until, contexts, kept)
+            await connection.execute(_KEEP, until, decisions, kept)
 
 
-def _decoded(context: str) -> Any:
+def _decoded(context: str | None) -> Any:
     try:
-        return msgspec.json.decode(context)
+        return msgspec.json.decode(context or "{}")
     except (msgspec.DecodeError, RecursionError):
         return {}  # what no message can hold, but an adopted table: nothing to learn from
