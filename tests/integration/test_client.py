@@ -154,6 +154,7 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_calibration(maturity_seconds=float("inf")), "maturity_seconds"),
         (lambda tracker: tracker.search_decisions("-rsi"), "a word that is there"),
         (lambda tracker: tracker.find_similar_decisions("BTC", {}), "says nothing that counts"),
+        (lambda tracker: tracker.find_similar_decisions("BTC", {"a": object()}), "cannot be written as JSON"),
         (
             lambda tracker: tracker.find_similar_decisions("BTC", {"a": 1}, cursor="x"),
             "unknown field `cursor`",
@@ -162,8 +163,8 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
     ids=[
-        *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation", "page"),
-        *("id", "asked"),
+        *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation", "no JSON"),
+        *("page", "id", "asked"),
     ],
 )
 async def test_a_wrong_question_is_refused_alike(

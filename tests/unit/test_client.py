@@ -15,8 +15,8 @@ import pytest
 
 from tests.factory import decision
 from tracker_daemon.client import DecisionTracker, keywords
-from tracker_daemon.client.payload import check, new_id, written
-from tracker_daemon.errors import InvalidPayload
+from tracker_daemon.client.payload import check, new_id, recorded, written
+from tracker_daemon.errors import InvalidPayload, InvalidQuestion
 from tracker_daemon.messages import decode
 from tracker_daemon.messages.decode import DecisionFields, OutcomeFields
 from tracker_daemon.messages.records import Contract
@@ -122,6 +122,13 @@ def test_arrays_are_lists_and_keys_texts() -> None:
     check(message, fields)
     payload = msgspec.json.decode(message.payload)
     assert (payload["prompt_embedding"], payload["context"]) == ([1, -0.5, 0.25], {"7": [3]})
+
+
+def test_a_context_that_is_asked_about_is_read_as_one_that_is_tracked() -> None:
+    context = {"last": array("d", [62.5]), "price": Decimal("1E+3"), 7: float("nan"), "at": UUID(int=7)}
+    assert recorded(context) == msgspec.json.decode(read(context=context).context)
+    with pytest.raises(InvalidQuestion, match="cannot be written as JSON"):
+        recorded({"new": object()})
 
 
 def test_an_unknown_field_is_said_as_extra_and_overrides_nothing() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tracker_daemon.errors import InvalidPayload
+from tracker_daemon.errors import InvalidPayload, InvalidQuestion
 from tracker_daemon.messages import Contract, Message, decode, uuid7
 
 if TYPE_CHECKING:
@@ -49,6 +49,16 @@ def written(subject: str, fields: Mapping[str, Any]) -> Message:
     except TypeError as error:
         raise InvalidPayload("invalid_json", None, f"cannot be written as JSON: {error}") from None
     return Message(subject, payload, None, None, now)
+
+
+def recorded(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The context as a decision would have it; `InvalidQuestion` for what has no JSON."""
+    try:
+        said = orjson.dumps(context, default=_exact, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise InvalidQuestion(f"the context cannot be written as JSON: {error}") from None
+    plain: dict[str, Any] = orjson.loads(said)
+    return plain
 
 
 def check(message: Message, fields: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tracker_daemon.client import keywords
 from tracker_daemon.client.call import Call
 from tracker_daemon.client.outbox import Outbox
-from tracker_daemon.client.payload import check, finite, new_id, written
+from tracker_daemon.client.payload import check, finite, new_id, recorded, written
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, contract_field
 from tracker_daemon.queries import Page, as_json, parse, questions
@@ -215,7 +215,7 @@ class DecisionTracker:
         With each: the distance, what came of it, and how far apart which indicators are; in `summary` all of
         them in numbers, and in a sentence. There are none where nothing is near.
         """
-        asked = {**conditions, "symbol": symbol, "situation": context, "limit": limit}
+        asked = {**conditions, "symbol": symbol, "situation": recorded(context), "limit": limit}
         return await self.ask(_question(questions.Similar, agent_name, asked))
 
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
