@@ -281,6 +281,8 @@ class Daemon:
             log.warning("not everything could be written in time")
             for store in self._stores:
                 store.abort()
+            # First: `wait_for` of Python 3.11, in nats-py's flush, may lose the cancellation of `finishing`.
+            writing.cancel()
         for task in (hurried, finishing):
             await _ended(task)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +17,15 @@ from tests.conftest import DIMENSIONS
 from tests.factory import decision, message
 from tests.waiting import until
 from tracker_daemon.config import load
-from tracker_daemon.daemon import DRAINED, Daemon, run
+from tracker_daemon.consumer import JetStreamConsumer
+from tracker_daemon.daemon import DRAINED, WORK_LEFT, Daemon, run
 from tracker_daemon.errors import ConnectionLost
 from tracker_daemon.signals import Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import asyncpg
 
     from tracker_daemon.embedded import NatsServer
 
@@ -46,6 +50,31 @@ async def test_asked_to_stop_it_drains_alive(daemon: Daemon) -> None:
     stop.ask()
     assert await running == DRAINED
     assert alive == [True]
+
+
+async def test_a_drain_is_cut_short_although_its_cancellation_is_lost(
+    daemon: Daemon, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `wait_for` of Python 3.11 may lose it while the consumer stops, and PostgreSQL takes no row."""
+    whole = JetStreamConsumer.stop
+
+    async def deaf(consumer: JetStreamConsumer) -> None:
+        await whole(consumer)
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(JetStreamConsumer, "stop", deaf)
+    stop = Stop()
+    running = asyncio.create_task(daemon.run(stop, lambda: None))
+    await until(lambda: not daemon.obstacles())
+    async with sql.transaction():
+        # Which it becomes: its subject is not the stream's.
+        await sql.execute("LOCK TABLE llm_dead_letters IN ACCESS EXCLUSIVE MODE")
+        daemon._receive(message(decision()), None)
+        stop.ask()
+        await until(lambda: "drain" in daemon.obstacles())
+        stop.ask()
+        assert await running == WORK_LEFT
 
 
 async def test_with_a_part_that_has_died_it_drains_but_is_not_alive(daemon: Daemon) -> None:
