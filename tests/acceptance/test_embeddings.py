@@ -50,7 +50,7 @@ async def test_published_embeddings_are_near_at_once_and_indexed_in_the_backgrou
     await stream.publish(*payloads.values(), decision())
     await stream.settled(101)
     wanted = next(iter(payloads.values()))["prompt_embedding"]
-    before = await nearest(sql, wanted, 200)
+    before = await nearest(sql, wanted, None, 200)
     assert {near.id for near in before} == payloads.keys()
     assert await indexed(sql) == {}
     for daemon in daemons:
@@ -59,7 +59,7 @@ async def test_published_embeddings_are_near_at_once_and_indexed_in_the_backgrou
     for daemon in daemons:
         await counts(daemon, 0)
     assert (await indexed(sql)).keys() == payloads.keys()
-    assert await nearest(sql, wanted, 200) == before
+    assert await nearest(sql, wanted, None, 200) == before
     for daemon in daemons:
         assert await daemon.stop() == 0
 

@@ -82,14 +82,14 @@ async def test_projecting_outcomes_leaves_the_side_tables_alone(dsn: str, sql: a
     assert await waiting(sql) == 20
     async with running(EmbeddingIndex(dsn)):
         await until(lambda: nothing_waits(sql))
-    near = await nearest(sql, embeddings[0], 5)
+    near = await nearest(sql, embeddings[0], None, 5)
     before = await versions(sql)
     assert await writer.write(deliver(*(outcome(id_, pnl=1) for id_ in ids))) == ["stored"] * 20
     await writer.close()
     assert await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE outcome = 'SUCCESS'") == 20
     assert await versions(sql) == before
     assert await waiting(sql) == 0
-    assert await nearest(sql, embeddings[0], 5) == near
+    assert await nearest(sql, embeddings[0], None, 5) == near
     assert near[0].id == ids[0]
 
 
@@ -140,8 +140,8 @@ async def test_pgvector_may_live_in_a_schema_that_the_daemon_does_not_look_into(
     await empty.execute('SET search_path = public, "Our extensions"')
     ids = await store(empty, *some(10))
     await empty.execute("SET search_path = public")
-    assert len(await nearest(empty, [1, 1, 1], 10)) == 10
+    assert len(await nearest(empty, [1, 1, 1], None, 10)) == 10
     async with running(EmbeddingIndex(database)):
         await until(lambda: nothing_waits(empty))
     assert (await indexed(empty)).keys() == set(ids)
-    assert {near.id for near in await nearest(empty, [1, 1, 1], 10)} == set(ids)
+    assert {near.id for near in await nearest(empty, [1, 1, 1], None, 10)} == set(ids)

@@ -66,10 +66,10 @@ async def wide(wide_dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_where_nothing_is_stored_nothing_is_near(dsn: str, sql: asyncpg.Connection) -> None:
-    assert await nearest(sql, [1, 2, 3], 10) == []
+    assert await nearest(sql, [1, 2, 3], None, 10) == []
     await store(sql, None)
     await index_all(dsn)
-    assert await nearest(sql, [1, 2, 3], 10) == []
+    assert await nearest(sql, [1, 2, 3], None, 10) == []
 
 
 async def test_neighbours_come_by_their_exact_distance_before_and_after_indexing(
@@ -81,10 +81,10 @@ async def test_neighbours_come_by_their_exact_distance_before_and_after_indexing
         (distance(wanted, embedding), id_) for id_, embedding in zip(ids, embeddings, strict=True)
     )
     for _ in range(2):
-        found = await nearest(sql, wanted, 10)  # more than there are
+        found = await nearest(sql, wanted, None, 10)  # more than there are
         assert [near.id for near in found] == [id_ for _, id_ in expected]
         assert [near.distance for near in found] == pytest.approx([d for d, _ in expected], abs=1e-6)
-        assert await nearest(sql, wanted, 2) == found[:2]
+        assert await nearest(sql, wanted, None, 2) == found[:2]
         await index_all(dsn)
     assert len(await indexed(sql)) == len(ids)
 
@@ -93,7 +93,7 @@ async def test_one_that_is_in_queue_and_index_comes_once(dsn: str, sql: asyncpg.
     ids = await store(sql, [1, 2, 3], [3, 2, 1])
     await index_all(dsn)
     await queue(sql, *ids)
-    assert [near.id for near in await nearest(sql, [1, 2, 3], 10)] == ids
+    assert [near.id for near in await nearest(sql, [1, 2, 3], None, 10)] == ids
 
 
 async def test_a_decision_is_seen_in_the_very_moment_in_which_it_moves(
@@ -101,16 +101,16 @@ async def test_a_decision_is_seen_in_the_very_moment_in_which_it_moves(
 ) -> None:
     """Out of the queue, then into the index, then committed: a look at each of these moments."""
     [id_] = await store(sql, [1, 2, 3])
-    [moved] = await nearest(sql, [1, 2, 3], 10)
+    [moved] = await nearest(sql, [1, 2, 3], None, 10)
     async with connected(dsn) as mover, connected(dsn) as looker:
         move = mover.transaction()
         await move.start()
         await mover.execute("DELETE FROM llm_embedding_queue")
-        assert await nearest(looker, [1, 2, 3], 10) == [moved]
+        assert await nearest(looker, [1, 2, 3], None, 10) == [moved]
         await mover.execute("INSERT INTO llm_embedding_index VALUES ($1, B'111')", id_)
-        assert await nearest(looker, [1, 2, 3], 10) == [moved]
+        assert await nearest(looker, [1, 2, 3], None, 10) == [moved]
         await move.commit()
-        assert await nearest(looker, [1, 2, 3], 10) == [moved]
+        assert await nearest(looker, [1, 2, 3], None, 10) == [moved]
     assert moved == Neighbour(id_, pytest.approx(0, abs=1e-6))
 
 
@@ -127,7 +127,7 @@ async def test_not_one_is_missed_while_all_of_them_move(
 
     async def ask(looker: asyncpg.Connection) -> None:
         while await waiting(wide_looker):
-            found = [near.id for near in await nearest(looker, embeddings[0], 150)]
+            found = [near.id for near in await nearest(looker, embeddings[0], None, 150)]
             assert len(found) == len(set(found))
             answers.append(set(found))
 
@@ -145,8 +145,8 @@ async def test_an_embedding_of_zeros_is_nobodys_neighbour_and_has_none(
 ) -> None:
     kept, _ = await store(sql, [1, 2, 3], [0, 0, 0])
     for _ in range(2):
-        assert await nearest(sql, [0, 0, 0], 10) == []
-        assert [near.id for near in await nearest(sql, [-1, -2, -3], 10)] == [kept]
+        assert await nearest(sql, [0, 0, 0], None, 10) == []
+        assert [near.id for near in await nearest(sql, [-1, -2, -3], None, 10)] == [kept]
         await index_all(dsn)
     assert len(await indexed(sql)) == 2
 
@@ -154,11 +154,11 @@ async def test_an_embedding_of_zeros_is_nobodys_neighbour_and_has_none(
 async def test_a_pruned_decision_is_skipped_in_queue_and_index(sql: asyncpg.Connection) -> None:
     gone, kept = await store(sql, [1, 2, 3], [3, 2, 1])
     await sql.execute("DELETE FROM llm_decisions WHERE id = $1", gone)
-    assert [near.id for near in await nearest(sql, [1, 2, 3], 10)] == [kept]
+    assert [near.id for near in await nearest(sql, [1, 2, 3], None, 10)] == [kept]
     await queue(sql, kept)
     await sql.execute("INSERT INTO llm_embedding_index VALUES ($1, B'111'), ($2, B'111')", gone, kept)
     await sql.execute("DELETE FROM llm_embedding_queue")
-    assert [near.id for near in await nearest(sql, [1, 2, 3], 10)] == [kept]
+    assert [near.id for near in await nearest(sql, [1, 2, 3], None, 10)] == [kept]
 
 
 async def explained(sql: asyncpg.Connection) -> str:
@@ -167,7 +167,7 @@ async def explained(sql: asyncpg.Connection) -> str:
     async with sql.transaction():
         await sql.execute(module._PREPARE.format(ef_search=200))
         statement = module._NEAREST.format(vector="public", candidates=200, limit=10)
-        lines = await sql.fetch(f"EXPLAIN (VERBOSE) {statement}", clustered(1)[0])
+        lines = await sql.fetch(f"EXPLAIN (VERBOSE) {statement}", clustered(1)[0], None)
     return "\n".join(line for (line,) in lines)
 
 
@@ -188,11 +188,11 @@ async def test_however_many_of_the_nearest_are_pruned_there_are_as_many_neighbou
     ids = await store(wide, *clustered(2000))
     await index_all(wide_dsn)
     wanted = clustered(1)[0]
-    order = [near.id for near in await nearest(wide, wanted, 2000)]
+    order = [near.id for near in await nearest(wide, wanted, None, 2000)]
     assert set(order) == set(ids)
     await wide.execute("DELETE FROM llm_decisions WHERE id = ANY($1)", order[:1000])
     await scan_the_index(wide)
-    assert len(await nearest(wide, wanted, 10)) == 10
+    assert len(await nearest(wide, wanted, None, 10)) == 10
 
 
 async def test_nearly_all_of_the_exact_neighbours_are_found_through_the_index(
@@ -207,7 +207,7 @@ async def test_nearly_all_of_the_exact_neighbours_are_found_through_the_index(
         exact = await wide.fetch(
             "SELECT id FROM llm_decisions ORDER BY prompt_embedding <=> $1::float8[]::vector LIMIT 10", wanted
         )
-        found = await nearest(wide, wanted, 10)
+        found = await nearest(wide, wanted, None, 10)
         hits += len({near.id for near in found} & {row["id"] for row in exact})
     assert hits >= 0.95 * 20 * 10
 
@@ -231,14 +231,14 @@ async def test_what_is_no_such_embedding_is_refused_and_the_connection_stays_goo
     [id_] = await store(sql, [1, 2, 3])
     for wrong in ([1.0, 2.0], [1.0, 2.0, math.nan], [1.0, 2.0, math.inf], [1.0, 2.0, 1e39]):
         with pytest.raises(Rejected):
-            await nearest(sql, wrong, 10)
-    assert [near.id for near in await nearest(sql, [1, 2, 3], 10)] == [id_]
+            await nearest(sql, wrong, None, 10)
+    assert [near.id for near in await nearest(sql, [1, 2, 3], None, 10)] == [id_]
 
 
 async def test_nothing_of_it_stays_in_the_session(dsn: str) -> None:
     """Behind PgBouncer in transaction mode the session is somebody else's next."""
     async with connected(dsn, statement_cache=False) as connection:
         settings = "SELECT current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan')"
-        await nearest(connection, [1, 2, 3], 10)
+        await nearest(connection, [1, 2, 3], None, 10)
         assert [tuple(row) for row in await connection.fetch(settings)] == [("40", "off")]
         assert await connection.fetch("SELECT * FROM pg_prepared_statements") == []

@@ -100,9 +100,9 @@ async def test_the_indexes_their_leases_and_what_is_found(pooled: str, sql: asyn
     mine, theirs = Lease("test"), Lease("test")
     async with crowd(pooled), connected(pooled, statement_cache=False) as connection:
         await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3])))
-        assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
+        assert [near.id for near in await nearest(connection, [1, 2, 3], None, 5)] == [id_]
         await index.look()
-        assert [near.id for near in await nearest(connection, [1, 2, 3], 5)] == [id_]
+        assert [near.id for near in await nearest(connection, [1, 2, 3], None, 5)] == [id_]
         for _ in range(2):
             async with reading(connection):
                 assert [hit.decision.id for hit in (await search(connection, "hold", Filter())).rows] == [id_]

@@ -128,14 +128,14 @@ async def test_all_that_is_older_goes_together_and_nothing_that_is_younger(
     gone.add(
         await sql.fetchval("SELECT id FROM llm_dead_letters WHERE replayed_at < now() ORDER BY received_at")
     )
-    assert len(await nearest(sql, [1, 2, 3], 10)) == 6
+    assert len(await nearest(sql, [1, 2, 3], None, 10)) == 6
     steps = await pruned(sql)
     after = await rows(sql)
     assert after == {table: ids - gone for table, ids in before.items()}
     assert after["llm_outcomes"] == young["llm_outcomes"]
     expected = {table: len(before[table] & gone) for table in TABLES} | {"llm_outcomes": 7}
     assert total(steps) == Counter(expected)
-    assert {near.id for near in await nearest(sql, [1, 2, 3], 10)} == young["llm_decisions"]
+    assert {near.id for near in await nearest(sql, [1, 2, 3], None, 10)} == young["llm_decisions"]
     assert not total(await pruned(sql)).total()
 
 

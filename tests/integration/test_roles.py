@@ -162,7 +162,7 @@ async def works(dsn: str) -> bool:
                 await due(connection)
             for index in indexes:
                 await index.look()
-            near = await nearest(connection, [1, 2, 3], 10)
+            near = await nearest(connection, [1, 2, 3], None, 10)
             async with reading(connection):
                 hits = (await search(connection, "hold", Filter())).rows
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
@@ -447,7 +447,7 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
     async with connected(reader) as connection:
         for table in RECORDS:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == (table != "trading_sessions")
-        assert [neighbour.id for neighbour in await nearest(connection, [1, 2, 3], 1)] == [id_]
+        assert [neighbour.id for neighbour in await nearest(connection, [1, 2, 3], None, 1)] == [id_]
         async with reading(connection):
             assert [hit.decision.id for hit in (await search(connection, "hold", Filter())).rows] == [id_]
 

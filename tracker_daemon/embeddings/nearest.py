@@ -27,10 +27,11 @@ _NEAREST: Final = """
 WITH candidate AS MATERIALIZED (
     SELECT id, prompt_embedding OPERATOR({vector}.<=>) $1::float8[]::{vector}.vector AS distance
     FROM llm_decisions
-    WHERE id IN (
+    WHERE embedding_model IS NOT DISTINCT FROM $2 AND id IN (
         (
             SELECT d.id
             FROM llm_embedding_index i JOIN llm_decisions d ON d.id = i.decision_id
+            WHERE d.embedding_model IS NOT DISTINCT FROM $2
             ORDER BY i.signs OPERATOR({vector}.<~>) {vector}.binary_quantize($1::float8[]::{vector}.vector)
             LIMIT {candidates:d}
         )
@@ -49,8 +50,13 @@ class Neighbour(Struct, frozen=True):
     distance: float
 
 
-async def nearest(connection: Connection, embedding: Sequence[float], limit: int) -> list[Neighbour]:
+async def nearest(
+    connection: Connection, embedding: Sequence[float], model: str | None, limit: int
+) -> list[Neighbour]:
     """Return the decisions nearest to an embedding of the configured dimension, the nearest first.
+
+    Only those whose embedding is of that `model`, too (None: whose payload did not name one), for between
+    two models a distance means nothing.
 
     Distances are exact. Of what the index has, a neighbour can be missed (its candidates are chosen by the
     signs of their numbers); what still waits for the index cannot. An embedding of nothing but zeros has no
@@ -62,6 +68,6 @@ async def nearest(connection: Connection, embedding: Sequence[float], limit: int
             vector = await schema_of_vector(connection)
             await connection.execute(_PREPARE.format(ef_search=min(candidates, MAX_EF_SEARCH)))
             rows = await connection.fetch(
-                _NEAREST.format(vector=vector, candidates=candidates, limit=limit), embedding
+                _NEAREST.format(vector=vector, candidates=candidates, limit=limit), embedding, model
             )
     return [Neighbour(row["id"], row["distance"]) for row in rows]
