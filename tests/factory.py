@@ -13,6 +13,7 @@ from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, Delivery, Message, decode
 
 CONTRACT = Contract(embedding_dimensions=3)
+EMBEDDING = Contract(embedding_dimensions=3, embeds=True)
 _sequences = itertools.count(1)
 
 
@@ -55,14 +56,14 @@ def message(
     )
 
 
-def delivery(message: Message) -> Delivery:
+def delivery(message: Message, contract: Contract = CONTRACT) -> Delivery:
     """The message as the consumer hands it on."""
     try:
-        return Delivery(message, decode(message, CONTRACT), None)
+        return Delivery(message, decode(message, contract), None)
     except InvalidPayload as error:
         return Delivery(message, error, None)
 
 
-def deliver(*payloads: dict[str, Any] | bytes) -> list[Delivery]:
+def deliver(*payloads: dict[str, Any] | bytes, contract: Contract = CONTRACT) -> list[Delivery]:
     """Payloads, one message each."""
-    return [delivery(message(payload)) for payload in payloads]
+    return [delivery(message(payload), contract) for payload in payloads]

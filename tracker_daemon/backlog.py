@@ -51,6 +51,8 @@ class Backlog(Chore):
         self._queue = queue
         self._rows = FIRST_ROWS
         self._count_at = 0.0
+        self._elsewhere = 0.0
+        """Seconds of the step in which neither this process nor the database had anything to do."""
 
     @abstractmethod
     async def _move(self, connection: Connection, keys: list[Any]) -> None:
@@ -63,18 +65,18 @@ class Backlog(Chore):
     async def _look(self, connection: Connection) -> float:
         """Do one step if there is work and nobody else does it."""
         clock = asyncio.get_running_loop().time
-        began = clock()
+        began, self._elsewhere = clock(), 0.0
         await self._count(connection)
         keys, more = await self._queued(connection)
         if keys and await self._lease.take(connection):
             moved_from = clock()
             await self._move(connection, keys)
-            self._adapt(clock() - moved_from, more=more)
+            self._adapt(clock() - moved_from - self._elsewhere, more=more)
         if not more:
             more = await self._sweep(connection)
         if self._lease.held and not more:
             await self._lease.give_back(connection)
-        rest = (clock() - began) * (1 / MAX_SHARE - 1)
+        rest = (clock() - began - self._elsewhere) * (1 / MAX_SHARE - 1)
         return rest if self._lease.held else max(rest, LOOK_SECONDS)
 
     async def _queued(self, connection: Connection) -> tuple[list[Any], bool]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import tenacity
 
-from tracker_daemon.errors import TrackerError
+from tracker_daemon.errors import TrackerError, Unavailable
 from tracker_daemon.lease import Lease
 from tracker_daemon.postgres import close, connect
 
@@ -22,6 +22,13 @@ log = structlog.get_logger(__name__)
 RETRY_CAP_SECONDS: Final = 15.0
 KEEP_SECONDS: Final = 30.0
 """A connection that rests for longer is closed: whatever stands in between might forget it meanwhile."""
+
+
+def backoff(retry: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt: longer each time up to a cap, or as long as the error says."""
+    error = retry.outcome and retry.outcome.exception()
+    seconds = tenacity.wait_random_exponential(multiplier=0.2, max=RETRY_CAP_SECONDS)(retry)
+    return max(seconds, error.retry_after) if isinstance(error, Unavailable) else seconds
 
 
 class Chore(ABC):
@@ -40,7 +47,7 @@ class Chore(ABC):
         """Look again and again until cancelled."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(TrackerError),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=RETRY_CAP_SECONDS),
+            wait=backoff,
             before_sleep=self._after_failure,
         )
         try:

@@ -14,7 +14,7 @@ import tenacity
 from tracker_daemon import __version__, metrics
 from tracker_daemon.batch import BatchWriter, Trigger
 from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect, publish_surely
-from tracker_daemon.embeddings import EmbeddingIndex
+from tracker_daemon.embeddings import EmbeddingIndex, Kind, PromptEmbeddings, provider_of
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import REASONS, Contract, Delivery, Message, Result, contract_field, decode
@@ -72,6 +72,7 @@ def contract_of(settings: Settings) -> Contract:
         settings.nats.max_payload_bytes,
         settings.embedding.dimensions,
         settings.redact.redactor,
+        embeds=settings.embedding.provider != "none",
     )
 
 
@@ -88,6 +89,8 @@ def _declare_series(settings: Settings) -> None:
         metrics.flushes.labels(trigger)
     for kind in ("unavailable", "misconfigured"):
         metrics.writer_retries.labels(kind)
+    for failure in get_args(Kind):
+        metrics.embedding_failures.labels(failure)
     for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters"):
         metrics.rows_committed.labels(table)
 
@@ -111,6 +114,9 @@ class Daemon:
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
             ScaleLearning(dsn, statement_cache=cache),
         ]
+        if (provider := provider_of(settings.embedding)) is not None:
+            embeddings = PromptEmbeddings(dsn, provider, settings.embedding, statement_cache=cache)
+            self._beside.append(embeddings)
         if days := settings.retention.older_than_days:
             unreplayed = settings.retention.unreplayed_dead_letters
             self._beside.append(Retention(dsn, days, unreplayed=unreplayed, statement_cache=cache))

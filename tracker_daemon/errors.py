@@ -52,6 +52,9 @@ class SchemaError(TrackerError):
 class Unavailable(TrackerError):
     """A server is away or refuses for now; the same call may succeed later."""
 
+    retry_after: float = 0.0
+    """For how many seconds there is no use in trying again."""
+
 
 class Misconfigured(Unavailable):
     """The server answers, but an operator must change something first: its schema, grants, certificates."""

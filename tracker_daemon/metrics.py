@@ -149,6 +149,10 @@ outcomes_waiting_oldest_seconds = _gauge("outcomes_waiting_oldest_seconds", "Age
 embedding_index_waiting = _gauge(
     "embedding_index_waiting", "Decisions whose embedding is not in the vector index yet"
 )
+embeddings_waiting = _gauge("embeddings_waiting", "Decisions whose embedding is still to be made")
+embedding_failures = _counter(
+    "embedding_failures_total", "Batches, or single texts, of which no embeddings could be made", "kind"
+)
 text_index_waiting = _gauge("text_index_waiting", "Decisions that are not in the index of texts yet")
 resolved_decisions = _gauge(
     "resolved_decisions", "Latest decisions of an agent or model that succeeded or failed", "scope", "name"

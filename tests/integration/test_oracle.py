@@ -30,7 +30,7 @@ Members = dict[str, str]
 
 
 AS_IT_IS: Final = sorted(
-    set(Decision.__struct_fields__) - {"prompt_embedding", "context", "extra", "first_outcome"}
+    set(Decision.__struct_fields__) - {"prompt_embedding", "context", "extra", "first_outcome", "to_embed"}
 )
 """Columns that must be read back just as they were decoded."""
 

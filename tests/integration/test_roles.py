@@ -15,11 +15,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import DIMENSIONS
-from tests.factory import decision, deliver, outcome
+from tests.factory import EMBEDDING, decision, deliver, outcome
+from tests.provider import MODEL, EmbeddingServer
 from tests.waiting import until
-from tracker_daemon.config import load
+from tracker_daemon.config import EmbeddingSettings, load
 from tracker_daemon.doctor import examine, postgres
-from tracker_daemon.embeddings import EmbeddingIndex, nearest
+from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings, nearest
+from tracker_daemon.embeddings.openai import OpenAI
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import connected, register_types, translated
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 RETENTION = ROLES.with_name("retention.sql")
-
+EMBEDDINGS = ROLES.with_name("embeddings.sql")
 
 RECORDS = ["llm_decisions", "llm_outcomes", "llm_dead_letters", "trading_sessions"]
 # What they must leave alone: it is another application's, in the same database.
@@ -77,6 +79,8 @@ RIGHTS = [
     "DELETE ON llm_text_queue",
     "SELECT ON llm_text_index",
     "INSERT ON llm_text_index",
+    "SELECT ON llm_prompt_queue",
+    "INSERT ON llm_prompt_queue",
     "SELECT ON tracker_leases",
     "INSERT ON tracker_leases",
     "UPDATE ON tracker_leases",
@@ -144,6 +148,7 @@ async def works(dsn: str) -> bool:
         outcome(id_, pnl=1),
         b"bad",
     )
+    batch += deliver(decision(), contract=EMBEDDING)
     results = []
     indexes = EmbeddingIndex(dsn), TextIndex(dsn)
     try:
@@ -155,6 +160,7 @@ async def works(dsn: str) -> bool:
                     results += (await Transaction(connection, batch).commit()).results
                     await project(connection, batch)
                 await connection.fetch(OUTCOMES_WAITING)
+                await connection.fetch("SELECT FROM llm_prompt_queue")
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
                 for change, _ in await waiting_changes(connection):
                     await mark_published(connection, change)
@@ -171,7 +177,7 @@ async def works(dsn: str) -> bool:
         for index in indexes:
             await index.leave()
     assert id_ in {neighbour.id for neighbour in near} & {hit.decision.id for hit in hits}
-    return results == ["stored", "stored", "dead_letter", *["duplicate"] * 3]
+    return results == ["stored", "stored", "dead_letter", "stored", *["duplicate"] * 4]
 
 
 async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connection) -> None:
@@ -318,6 +324,50 @@ async def test_with_the_second_file_the_role_suffices_for_pruning_and_no_right_i
     await connection.close()
 
 
+async def embeds(dsn: str) -> bool:
+    """Have the role store a decision and give it an embedding; False where a right is missing."""
+    [bare] = deliver(decision(), contract=EMBEDDING)
+    async with EmbeddingServer() as server:
+        settings = EmbeddingSettings(
+            provider="openai", url=server.url, model=MODEL, dimensions=DIMENSIONS, max_characters=100
+        )
+        part = PromptEmbeddings(dsn, OpenAI(settings), settings)
+        try:
+            async with connected(dsn) as connection:
+                with translated():
+                    await register_types(connection)
+                    await Transaction(connection, [bare]).commit()
+                await part.look()
+                left = await connection.fetchval("SELECT count(*) FROM llm_prompt_queue")
+        except (Misconfigured, asyncpg.InsufficientPrivilegeError):
+            return False
+        finally:
+            await part.leave()
+    return not left
+
+
+async def test_with_the_third_file_the_role_suffices_for_embeddings_and_no_right_is_superfluous(
+    writer: str, sql: asyncpg.Connection
+) -> None:
+    """And for nothing else: still it cannot rewrite what was recorded."""
+    file = EMBEDDINGS.read_text("utf-8")
+    assert not await embeds(writer)
+    await sql.execute(file)
+    assert await embeds(writer)
+    assert await works(writer)
+    for verbs, table in re.findall(r"(?m)^GRANT (.+) ON (.+) TO", file):
+        columns = re.search(r"\((.+)\)", verbs)
+        for right in re.findall(r"\w+", columns[1]) if columns else verbs.split(", "):
+            revoked = f"UPDATE ({right})" if columns else right
+            await sql.execute(f"REVOKE {revoked} ON {table} FROM tracker_writer")
+            assert not await embeds(writer), revoked
+            await sql.execute(file)
+    connection = await asyncpg.connect(writer)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("UPDATE llm_decisions SET prompt = ''")
+    await connection.close()
+
+
 async def test_without_the_right_to_delete_it_says_so_once_and_rows_are_stored(
     writer: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +461,17 @@ async def test_check_names_the_rights_that_pruning_lacks(writer: str, sql: async
     assert "GRANT UPDATE (horizon) ON tracker_retention TO tracker_writer; GRANT DELETE ON llm_dec" in seen
     await sql.execute(RETENTION.read_text("utf-8"))
     assert (await rights(writer, TRACKER_RETENTION_OLDER_THAN_DAYS="30"))[0]
+
+
+async def test_check_names_the_rights_that_embeddings_take(writer: str, sql: asyncpg.Connection) -> None:
+    """Where a provider is set."""
+    openai = {"TRACKER_EMBEDDING_PROVIDER": "openai", "TRACKER_EMBEDDING_MODEL": MODEL}
+    ok, seen = await rights(writer, **openai)
+    assert not ok
+    for grant in ("DELETE ON llm_prompt_queue", "UPDATE (prompt_embedding) ON llm_decisions"):
+        assert f"GRANT {grant} TO tracker_writer" in seen
+    await sql.execute(EMBEDDINGS.read_text("utf-8"))
+    assert (await rights(writer, **openai))[0]
 
 
 # The reader

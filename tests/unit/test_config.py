@@ -84,6 +84,15 @@ def test_nothing_given_leaves_the_defaults_of_the_contract() -> None:
         "TRACKER_LOG_LEVEL": "info",
         "TRACKER_MIGRATE_ON_START": "true",
         "TRACKER_EMBEDDING_DIMENSIONS": "1536",
+        "TRACKER_EMBEDDING_PROVIDER": "none",
+        "TRACKER_EMBEDDING_URL": "https://api.openai.com/v1",
+        "TRACKER_EMBEDDING_MODEL": "",
+        "TRACKER_EMBEDDING_KEY": "",
+        "TRACKER_EMBEDDING_BATCH_TEXTS": "32",
+        "TRACKER_EMBEDDING_BATCH_BYTES": str(256 * 1024),
+        "TRACKER_EMBEDDING_MAX_CHARACTERS": "8000",
+        "TRACKER_EMBEDDING_REQUESTS_PER_MINUTE": "",
+        "TRACKER_EMBEDDING_TIMEOUT_SECONDS": "30.0",
         "TRACKER_ALERTS_SUCCESS_FLOOR": "",
         "TRACKER_ALERTS_WINDOW_DAYS": "30.0",
         "TRACKER_ALERTS_SUBJECT": "llm.alerts",
@@ -449,6 +458,25 @@ def test_alerts_do_not_go_where_decisions_or_outcomes_come_from() -> None:
         ("TRACKER_LOG_FORMAT", ["json", "CONSOLE"], ["xml"]),
         ("TRACKER_LOG_LEVEL", ["debug", "WARNING"], ["2", "warn"]),
         ("TRACKER_EMBEDDING_DIMENSIONS", ["1", "16000"], ["0", "16001"]),
+        ("TRACKER_EMBEDDING_PROVIDER", ["none", "NONE"], ["", "cohere"]),
+        (
+            "TRACKER_EMBEDDING_URL",
+            ["http://127.0.0.1:8080", "https://h/v1/"],
+            [
+                "",
+                "h/v1",
+                "ftp://h",
+                "http://",
+                "http://h:99999",
+                "https://s3cret@h",
+                "https://h/v1?key=s3cret",
+            ],
+        ),
+        ("TRACKER_EMBEDDING_BATCH_TEXTS", ["1", "2048"], ["0", "2049"]),
+        ("TRACKER_EMBEDDING_BATCH_BYTES", ["1", "64MiB"], ["0", "65MiB"]),
+        ("TRACKER_EMBEDDING_MAX_CHARACTERS", ["1", "1000000"], ["0", "1000001"]),
+        ("TRACKER_EMBEDDING_REQUESTS_PER_MINUTE", ["", "0.5", "3000"], ["0", "-1", "inf"]),
+        ("TRACKER_EMBEDDING_TIMEOUT_SECONDS", ["0.5", "600"], ["0", "601", "nan"]),
         ("TRACKER_RETENTION_OLDER_THAN_DAYS", ["", "1", "36500"], ["0", "36501", "90d"]),
     ],
 )
@@ -457,6 +485,48 @@ def test_bounds(name: str, good: list[str], bad: list[str]) -> None:
         load(environ={name: text})
     for text in bad:
         assert names(mistakes({name: text})) == {name}, text
+
+
+def test_a_provider_needs_what_it_cannot_do_without() -> None:
+    """And says what to do about a database that is migrated already."""
+    local, openai = {"TRACKER_EMBEDDING_PROVIDER": "local"}, {"TRACKER_EMBEDDING_PROVIDER": "openai"}
+    dimensions, model = {"TRACKER_EMBEDDING_DIMENSIONS": "256"}, {"TRACKER_EMBEDDING_MODEL": "small-1"}
+    [mistake] = mistakes(local)
+    assert mistake.startswith(
+        "TRACKER_EMBEDDING_DIMENSIONS: must be 256 for TRACKER_EMBEDDING_PROVIDER local"
+    )
+    assert "where that is another, take openai and a model of that dimension" in mistake
+    load(environ=local | dimensions)
+    assert mistakes(openai) == [
+        "TRACKER_EMBEDDING_MODEL: must be given where TRACKER_EMBEDDING_PROVIDER is openai"
+    ]
+    load(environ=openai | model)
+    for environ in (model, local | dimensions | model):
+        assert mistakes(environ) == [
+            "TRACKER_EMBEDDING_MODEL: goes with openai as TRACKER_EMBEDDING_PROVIDER alone"
+        ]
+    [mistake] = mistakes(openai | {"TRACKER_EMBEDDING_MODEL": "x" * 101})
+    assert mistake.startswith("TRACKER_EMBEDDING_MODEL: must be at most 100 characters")
+
+
+def test_without_its_extra_the_local_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracker_daemon.config.sources.find_spec", lambda _: None)
+    assert mistakes({"TRACKER_EMBEDDING_PROVIDER": "local", "TRACKER_EMBEDDING_DIMENSIONS": "256"}) == [
+        "TRACKER_EMBEDDING_PROVIDER: local needs an extra: pip install 'tracker-daemon[embeddings]'"
+    ]
+
+
+def test_the_key_of_a_provider_is_one_word_from_a_file_and_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    for text in ("s3cret key", "s3cret\nkey", "s3crét"):
+        file.write_text(text)
+        [mistake] = mistakes({"TRACKER_EMBEDDING_KEY_FILE": str(file)})
+        assert mistake == "TRACKER_EMBEDDING_KEY: must be visible ASCII characters in one line"
+    file.write_text("s3cret-key\n")
+    settings = load(environ={"TRACKER_EMBEDDING_KEY_FILE": str(file)})
+    assert settings.embedding.key is not None
+    assert settings.embedding.key.get_secret_value() == "s3cret-key"
+    assert "s3cret" not in repr(settings) + repr(settings.listing())
 
 
 def test_user_and_password_need_each_other() -> None:

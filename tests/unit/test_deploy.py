@@ -24,7 +24,8 @@ COMPOSE = TOP / "docker-compose.yml"
 UNIT = DEPLOY / "systemd" / "tracker-daemon.service"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
 SECRETS = {
-    f"TRACKER_{name}_FILE" for name in ("NATS_PASSWORD", "NATS_TOKEN", "POSTGRES_DSN", "POSTGRES_MIGRATE_DSN")
+    f"TRACKER_{name}_FILE"
+    for name in ("NATS_PASSWORD", "NATS_TOKEN", "POSTGRES_DSN", "POSTGRES_MIGRATE_DSN", "EMBEDDING_KEY")
 }
 
 

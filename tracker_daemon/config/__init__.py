@@ -3,6 +3,7 @@
 from tracker_daemon.config.settings import (
     AlertSettings,
     BatchSettings,
+    EmbeddingSettings,
     HttpSettings,
     LogSettings,
     NatsSettings,
@@ -15,6 +16,7 @@ from tracker_daemon.config.sources import load
 __all__ = [
     "AlertSettings",
     "BatchSettings",
+    "EmbeddingSettings",
     "HttpSettings",
     "LogSettings",
     "NatsSettings",

@@ -80,6 +80,12 @@ def _url(*schemes: str, needs_host: bool) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _plain(url: str) -> str:
+    if re.search(r"[@?]", url):
+        raise ValueError("must be nothing but scheme, host, port and path; a key has a setting of its own")
+    return url
+
+
 class Lines(tuple[str, ...]):
     """Texts that may hold commas: they are read and shown one a line."""
 
@@ -115,6 +121,7 @@ Folded = BeforeValidator(lambda value: value.lower() if isinstance(value, str) e
 Split = _split("[,\n]")
 Server = Annotated[str, _url("nats", "tls", "ws", "wss", needs_host=True)]
 DsnText = Annotated[Dsn, _url("postgresql", "postgres", needs_host=False)]
+Endpoint = Annotated[str, _url("http", "https", needs_host=True), AfterValidator(_plain)]
 Size = Annotated[int, BeforeValidator(_bytes), Field(ge=1)]
 StreamName = Annotated[
     str, must(re.compile(r"[^\s.*>/\\]{1,255}").fullmatch, r"a name without . * > / \ or white space")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from tracker_daemon.config.kinds import (
     Dsn,
     DsnText,
+    Endpoint,
     File,
     Folded,
     Patterns,
@@ -26,6 +27,9 @@ from tracker_daemon.config.kinds import (
     printable,
 )
 from tracker_daemon.redaction import Preset, Redactor
+
+LOCAL_DIMENSIONS: Final = 256
+"""Of the one model that the provider `local` has."""
 
 
 class _Group(BaseModel):
@@ -105,9 +109,20 @@ class MigrateSettings(_Group):
 
 
 class EmbeddingSettings(_Group):
-    """The length of every embedding."""
+    """The length of every embedding, and who makes those that payloads do not bring, and how."""
 
     dimensions: Annotated[int, Field(ge=1, le=16000)] = 1536
+    provider: Annotated[Literal["none", "local", "openai"], Folded] = "none"
+    url: Endpoint = "https://api.openai.com/v1"
+    model: Annotated[
+        str | None, must(lambda name: name is None or len(name) <= 100, "at most 100 characters"), Unset
+    ] = None
+    key: Secret = None
+    batch_texts: Annotated[int, Field(ge=1, le=2048)] = 32
+    batch_bytes: Annotated[Size, Field(le=64 << 20)] = 256 << 10
+    max_characters: Annotated[int, Field(ge=1, le=1_000_000)] = 8000
+    requests_per_minute: Annotated[Annotated[float, Field(gt=0, le=1_000_000)] | None, Unset] = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
 
 
 class AlertSettings(_Group):

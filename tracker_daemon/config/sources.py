@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -16,13 +17,23 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from tracker_daemon.config.kinds import Dsn
-from tracker_daemon.config.settings import NAMES, NatsSettings, Settings, name_of
+from tracker_daemon.config.settings import (
+    LOCAL_DIMENSIONS,
+    NAMES,
+    EmbeddingSettings,
+    NatsSettings,
+    Settings,
+    name_of,
+)
 from tracker_daemon.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_SECRETS = [NAMES[key] for key in ("nats.password", "nats.token", "postgres.dsn", "postgres.migrate_dsn")]
+_SECRETS = [
+    NAMES[key]
+    for key in ("nats.password", "nats.token", "postgres.dsn", "postgres.migrate_dsn", "embedding.key")
+]
 # How a source may spell a setting, or the file of a secret.
 _VARIABLES = {name: name for name in [*NAMES.values(), *(f"{secret}_FILE" for secret in _SECRETS)]}
 _DOTTED = NAMES | {f"{key}_file": f"{name}_FILE" for key, name in NAMES.items() if name in _SECRETS}
@@ -201,8 +212,26 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         yield "TRACKER_NATS_SERVERS: must be all ws:// and wss://, or all nats:// and tls://"
     if settings.retention.unreplayed_dead_letters and not settings.retention.older_than_days:
         yield "TRACKER_RETENTION_UNREPLAYED_DEAD_LETTERS: needs TRACKER_RETENTION_OLDER_THAN_DAYS too"
+    yield from _embedding_conflicts(settings.embedding)
     yield from _login_conflicts(nats)
     yield from _tls_conflicts(settings)
+
+
+def _embedding_conflicts(embedding: EmbeddingSettings) -> Iterator[str]:
+    if embedding.provider == "local" and embedding.dimensions != LOCAL_DIMENSIONS:
+        yield (
+            f"TRACKER_EMBEDDING_DIMENSIONS: must be {LOCAL_DIMENSIONS} for TRACKER_EMBEDDING_PROVIDER local, "
+            f"got {embedding.dimensions}; a database keeps the dimension that it was migrated with: where "
+            "that is another, take openai and a model of that dimension, or begin a new database"
+        )
+    if embedding.provider == "local" and find_spec("wordllama") is None:
+        yield "TRACKER_EMBEDDING_PROVIDER: local needs an extra: pip install 'tracker-daemon[embeddings]'"
+    if embedding.provider != "openai" and embedding.model:
+        yield "TRACKER_EMBEDDING_MODEL: goes with openai as TRACKER_EMBEDDING_PROVIDER alone"
+    if embedding.provider == "openai" and not embedding.model:
+        yield "TRACKER_EMBEDDING_MODEL: must be given where TRACKER_EMBEDDING_PROVIDER is openai"
+    if embedding.key and not re.fullmatch("[!-~]+", embedding.key.get_secret_value()):
+        yield "TRACKER_EMBEDDING_KEY: must be visible ASCII characters in one line"
 
 
 def _login_conflicts(nats: NatsSettings) -> Iterator[str]:

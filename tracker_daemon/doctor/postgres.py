@@ -55,7 +55,8 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     """Everything found in PostgreSQL; the first error ends it."""
     dsn = settings.postgres.dsn.get_secret_value()
     prunes = settings.retention.older_than_days is not None
-    held = settings.postgres.writers + BESIDE_WRITERS + prunes
+    embeds = settings.embedding.provider != "none"
+    held = settings.postgres.writers + BESIDE_WRITERS + prunes + embeds
     if settings.query.enabled and settings.query.dsn is None:
         held += settings.query.connections
     if settings.postgres.statement_cache:
@@ -71,7 +72,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
         if not ready:
             return
         with translated():
-            for finding in await rights.look(connection, prunes=prunes):
+            for finding in await rights.look(connection, prunes=prunes, embeds=embeds):
                 yield finding
             for look_at in (_sessions, indexes.look, _tables, _clock):
                 for finding in await look_at(connection):

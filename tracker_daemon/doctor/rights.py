@@ -18,6 +18,7 @@ _OF_A_DAEMON: Final = {
     "llm_embedding_index": "SELECT, INSERT",
     "llm_text_queue": "SELECT, INSERT, DELETE",
     "llm_text_index": "SELECT, INSERT",
+    "llm_prompt_queue": "SELECT, INSERT",
     "tracker_retention": "SELECT",
     "tracker_leases": "SELECT, INSERT, UPDATE",
     "llm_alerts": "SELECT, INSERT, UPDATE published_at",
@@ -31,6 +32,10 @@ _TO_PRUNE: Final = {
     "llm_embedding_index": "DELETE",
     "llm_text_index": "DELETE",
     "llm_alerts": "DELETE",
+}
+_TO_EMBED: Final = {
+    "llm_prompt_queue": "DELETE",
+    "llm_decisions": "UPDATE prompt_embedding, UPDATE embedding_model",
 }
 
 # Columns may be granted one by one, DELETE only as a whole.
@@ -53,9 +58,13 @@ FROM pg_extension WHERE extname = 'vector' AND NOT has_schema_privilege(extnames
 """
 
 
-async def look(connection: Connection, *, prunes: bool) -> list[Finding]:
-    """Whether the role may do all that a daemon does, and prune where it is to."""
-    needed = [*_OF_A_DAEMON.items(), *(_TO_PRUNE.items() if prunes else ())]
+async def look(connection: Connection, *, prunes: bool, embeds: bool) -> list[Finding]:
+    """Whether the role may do all that a daemon does, and prune and store embeddings where it is to."""
+    needed = [
+        *_OF_A_DAEMON.items(),
+        *(_TO_PRUNE.items() if prunes else ()),
+        *(_TO_EMBED.items() if embeds else ()),
+    ]
     rights = [
         (table, *verb.strip().partition(" ")[::2]) for table, verbs in needed for verb in verbs.split(",")
     ]

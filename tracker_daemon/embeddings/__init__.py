@@ -1,6 +1,19 @@
-"""The vector index of the decisions' embeddings: kept in the background, and asked for what is near."""
+"""The decisions' embeddings: made by a provider, indexed in the background, and asked for what is near."""
 
+from tracker_daemon.embeddings.choice import provider_of
+from tracker_daemon.embeddings.filling import PromptEmbeddings
 from tracker_daemon.embeddings.index import EmbeddingIndex
 from tracker_daemon.embeddings.nearest import Neighbour, nearest
+from tracker_daemon.embeddings.provider import Kind, Provider, ProviderFailed, TextRefused
 
-__all__ = ["EmbeddingIndex", "Neighbour", "nearest"]
+__all__ = [
+    "EmbeddingIndex",
+    "Kind",
+    "Neighbour",
+    "PromptEmbeddings",
+    "Provider",
+    "ProviderFailed",
+    "TextRefused",
+    "nearest",
+    "provider_of",
+]

@@ -59,8 +59,9 @@ async def nearest(
     two models a distance means nothing.
 
     Distances are exact. Of what the index has, a neighbour can be missed (its candidates are chosen by the
-    signs of their numbers); what still waits for the index cannot. An embedding of nothing but zeros has no
-    direction: it is nobody's neighbour, and has none. Raises `Rejected` for what is no such embedding.
+    signs of their numbers, among 20,000 at most of whatever model); what still waits for the index cannot.
+    An embedding of nothing but zeros has no direction: it is nobody's neighbour, and has none. Raises
+    `Rejected` for what is no such embedding.
     """
     candidates = max(limit * OVERSAMPLING, MIN_CANDIDATES)
     with translated():

@@ -189,6 +189,7 @@ def _decision(message: Message, contract: Contract) -> Decision:
         embedding_model=fields.embedding_model,
         content_hash=_content_hash(fields, vector, extra),
         first_outcome=first,
+        to_embed=contract.embeds and vector is None,
     )
 
 

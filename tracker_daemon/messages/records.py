@@ -23,7 +23,8 @@ from tracker_daemon.redaction import Redactor
 class Contract(Struct, frozen=True):
     """The parts of the contract that an installation sets: subjects, payload bytes, vector dimension.
 
-    `redactor` cuts out what must not be kept; None: everything is.
+    `redactor` cuts out what must not be kept; None: everything is. `embeds`: a decision that brings no
+    embedding is to get one.
     """
 
     decisions_subject: str = "llm.decisions"
@@ -31,6 +32,7 @@ class Contract(Struct, frozen=True):
     max_payload_bytes: int = 4 * 1024 * 1024
     embedding_dimensions: int = 1536
     redactor: Redactor | None = None
+    embeds: bool = False
 
 
 class Message(Struct, eq=False, gc=False):
@@ -86,7 +88,7 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 class Decision(Struct, frozen=True, gc=False):
-    """One decision; all fields but `first_outcome` are columns of `llm_decisions` (JSON as text)."""
+    """One decision; all fields but the last two are columns of `llm_decisions` (JSON as text)."""
 
     id: UUID
     session_id: UUID | None
@@ -111,6 +113,8 @@ class Decision(Struct, frozen=True, gc=False):
     embedding_model: str | None
     content_hash: bytes
     first_outcome: Outcome | None
+    to_embed: bool = False
+    """Whether it is to get an embedding, once it is stored."""
 
 
 class DeadLetter(Struct, frozen=True):

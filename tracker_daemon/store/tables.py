@@ -61,7 +61,10 @@ def _columns(record: type[Struct], *without: str) -> tuple[str, ...]:
 
 # Integers are compared three times as fast as UUIDs.
 DECISIONS: Final = Table(
-    "llm_decisions", _columns(Decision, "first_outcome"), ("id",), order=lambda record: record.id.int
+    "llm_decisions",
+    _columns(Decision, "first_outcome", "to_embed"),
+    ("id",),
+    order=lambda record: record.id.int,
 )
 OUTCOMES: Final = Table(
     "llm_outcomes",
@@ -132,6 +135,7 @@ ENQUEUE_TEXTS: Final = """
 INSERT INTO llm_text_queue (decisions)
 SELECT ($1::uuid[])[first : first + 99] FROM generate_series(1, cardinality($1::uuid[]), 100) AS first
 """
+ENQUEUE_PROMPTS: Final = ENQUEUE_TEXTS.replace("llm_text_queue", "llm_prompt_queue")
 HORIZON: Final = "SELECT horizon FROM tracker_retention"
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
 OUTCOMES_WAITING: Final = """

@@ -1,0 +1,71 @@
+"""A text that the provider does not take, told apart from those that it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tracker_daemon.embeddings.provider import ProviderFailed, TextRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker_daemon.embeddings.provider import Embedding, Provider
+
+PROBE: Final = "The trend is up, and volume confirms it."
+TRIES: Final = 3
+"""So often must the provider fail over one text, and take another each time, before that one is blamed."""
+
+
+async def embed_each(
+    provider: Provider, texts: Sequence[str], *, blaming: bool
+) -> list[Embedding | TextRefused]:
+    """Return for each text its vector, or why it can have none; halves what is refused until it is one text.
+
+    `blaming`: the provider has failed so often over these texts that its failures may be about one of them.
+    A text is blamed only where the provider takes another one right afterwards; else `ProviderFailed` is
+    raised.
+    """
+    try:
+        return list(await provider.embed(texts))
+    except TextRefused as error:
+        if len(texts) == 1:
+            await _check(provider)
+            return [error.alone()]
+    except ProviderFailed as error:
+        if not blaming or not _may_be_about_a_text(error):
+            raise
+        if len(texts) == 1:
+            return [await _try_again(provider, texts[0])]
+    middle = len(texts) // 2
+    halves = texts[:middle], texts[middle:]
+    return [one for half in halves for one in await embed_each(provider, half, blaming=blaming)]
+
+
+async def _try_again(provider: Provider, text: str) -> Embedding | TextRefused:
+    blame = TextRefused("")
+    for _ in range(TRIES):
+        await _check(provider)
+        try:
+            [embedding] = await provider.embed([text])
+        except TextRefused as error:
+            return error.alone()
+        except ProviderFailed as error:
+            if not _may_be_about_a_text(error):
+                raise
+            blame = TextRefused(str(error))
+        else:
+            return embedding
+    return blame
+
+
+def _may_be_about_a_text(error: ProviderFailed) -> bool:
+    return error.kind in {"failing", "garbage"}
+
+
+async def _check(provider: Provider) -> None:
+    try:
+        await provider.embed([PROBE])
+    except TextRefused as error:
+        raise ProviderFailed(
+            "refused", f"the provider takes no text at all: {error}; look at TRACKER_EMBEDDING_MODEL"
+        ) from error
