@@ -17,6 +17,7 @@ from tracker_daemon.cli import (
     dead_letters,
     decisions,
     demo,
+    embed,
     export,
     migrate,
     prune,
@@ -41,6 +42,7 @@ app.command()(migrate.migrate)
 app.command()(check.check)
 app.command()(verify.verify)
 app.command()(prune.prune)
+app.command()(embed.embed)
 app.command()(stats.stats)
 app.command("recent")(decisions.recent)
 app.command("successful")(decisions.successful)

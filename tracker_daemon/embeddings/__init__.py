@@ -1,5 +1,6 @@
 """The decisions' embeddings: made by a provider, indexed in the background, and asked for what is near."""
 
+from tracker_daemon.embeddings.backfill import backfill, count_lacking
 from tracker_daemon.embeddings.choice import provider_of
 from tracker_daemon.embeddings.filling import PromptEmbeddings
 from tracker_daemon.embeddings.index import EmbeddingIndex
@@ -14,6 +15,8 @@ __all__ = [
     "Provider",
     "ProviderFailed",
     "TextRefused",
+    "backfill",
+    "count_lacking",
     "nearest",
     "provider_of",
 ]

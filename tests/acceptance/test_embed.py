@@ -1,0 +1,255 @@
+"""Daemon and command with the provider `local`, on a database for its 256 dimensions."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from tests.acceptance.command import SCRIPT, tracker, until
+from tests.conftest import create_database
+from tests.factory import decision, outcome
+from tests.provider import EmbeddingServer, answer, good, vector
+from tracker_daemon.embeddings import nearest
+from tracker_daemon.embeddings.local import Local
+from tracker_daemon.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp import web
+
+    from tests.acceptance.conftest import Run
+    from tests.acceptance.stream import Stream
+    from tracker_daemon.embedded import PostgresServer
+
+LOCAL = {"TRACKER_EMBEDDING_PROVIDER": "local", "TRACKER_EMBEDDING_DIMENSIONS": "256"}
+FILL = (
+    "INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model) "
+    "SELECT '', '', '', 'RSI ' || number, '', '' FROM generate_series(1, $1::int) number"
+)
+LACKING = "SELECT count(*) FROM llm_decisions WHERE prompt_embedding IS NULL"
+
+
+@pytest.fixture
+async def wide_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """Yield the DSN of a migrated database for embeddings of 256 numbers."""
+    async with create_database(postgres_server) as dsn:
+        await migrate(dsn, 256)
+        yield dsn
+
+
+@pytest.fixture
+async def wide(wide_dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to the database of `wide_dsn`."""
+    connection = await asyncpg.connect(wide_dsn)
+    yield connection
+    await connection.close()
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}/status").exists()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_published_prompts_get_their_embeddings_and_are_found_by_meaning(
+    run: Run, settings: dict[str, str], stream: Stream, wide_dsn: str, wide: asyncpg.Connection
+) -> None:
+    """Two daemons share the work; of a killed one nothing is left behind."""
+    own = {**settings, **LOCAL, "TRACKER_POSTGRES_DSN": wide_dsn}
+    killed, other = [await (await run(own)).ready() for _ in range(2)]
+    about = {
+        "btc": "Bitcoin breaks out, momentum is strong and the trend is up",
+        "oil": "Crude oil inventories rise, OPEC cuts production again",
+        "fed": "The central bank raises interest rates to fight inflation",
+    }
+    ids = {name: uuid4() for name in about}
+    brought = uuid4()
+    await stream.publish(
+        *(decision(id=str(ids[name]), prompt=prompt) for name, prompt in about.items()),
+        decision(id=str(brought), prompt_embedding=[1] * 256, embedding_model="own"),
+        *(decision(prompt=f"RSI {number}") for number in range(300)),
+    )
+
+    async def none_lacks() -> bool:
+        return await wide.fetchval("SELECT count(*) = 304 FROM llm_decisions") and not await wide.fetchval(
+            LACKING
+        )
+
+    await until("every decision has an embedding", none_lacks)
+    processes = [pid for daemon in (killed, other) for pid in children(daemon.process.pid)]
+    assert processes
+    await killed.kill()
+    await stream.publish(outcome(ids["btc"], pnl=2), subject=stream.outcomes)
+    more = [uuid4() for _ in range(50)]
+    await stream.publish(*(decision(id=str(id_), prompt=f"ADX {id_}") for id_ in more))
+    await stream.settled(355)
+
+    async def none_waits() -> bool:
+        scraped = await other.metrics()
+        return not await wide.fetchval(LACKING) and scraped("embeddings_waiting") == 0
+
+    await until("nothing waits any more", none_waits)
+    local = Local(60)
+    for name, question in (
+        ("oil", "petroleum production and inventories"),
+        ("fed", "monetary policy: interest rates"),
+    ):
+        [embedding] = await local.embed([question])
+        [near] = await nearest(wide, embedding, Local.model, 1)
+        assert near.id == ids[name]
+    await local.close()
+    rows = await wide.fetch("SELECT embedding_model, count(*) FROM llm_decisions GROUP BY 1")
+    assert dict(map(tuple, rows)) == {"own": 1, Local.model: 353}
+    assert await wide.fetchval("SELECT outcome FROM llm_decisions WHERE id = $1", ids["btc"]) == "SUCCESS"
+    assert (await other.metrics())("embedding_failures_total") == 0
+    assert await other.stop() == 0
+
+    async def none_is_left() -> bool:
+        return not any(map(exists, processes))
+
+    await until("no process is left", none_is_left)
+
+
+@pytest.mark.parametrize("dimensions", ["1536", "3"])
+async def test_a_database_of_another_dimension_is_refused_with_a_remedy(
+    dimensions: str, run: Run, settings: dict[str, str]
+) -> None:
+    daemon = await run({**settings, **LOCAL, "TRACKER_EMBEDDING_DIMENSIONS": dimensions})
+    assert await daemon.ended() == 2
+    assert "must be 256 for TRACKER_EMBEDDING_PROVIDER local" in daemon.output()
+    assert "take openai and a model of that dimension, or begin a new database" in daemon.output()
+
+
+async def test_a_backfill_says_what_it_would_do_does_it_and_has_nothing_left_to_do(
+    wide_dsn: str, wide: asyncpg.Connection
+) -> None:
+    """More decisions than one step walks over; one has an embedding, one nothing to embed."""
+    own = {**LOCAL, "TRACKER_POSTGRES_DSN": wide_dsn}
+    await wide.execute(FILL, 2100)
+    first = UUID(int=0)
+    await wide.execute(
+        "UPDATE llm_decisions SET prompt = ' ' WHERE prompt = 'RSI 1'; "
+        f"UPDATE llm_decisions SET id = '{first}' WHERE prompt = 'RSI 2'; "
+        "UPDATE llm_decisions SET prompt_embedding = array_fill(1, ARRAY[256])::vector WHERE prompt = 'RSI 3'"
+    )
+    letters = sum(len(f"RSI {number}") for number in range(1, 2101)) - 2 * len("RSI 1")
+    dry = await tracker("embed", "--backfill", "--dry-run", settings=own)
+    said = f"2,098 decisions would be given an embedding ({Local.model}), of {letters:,} characters in all"
+    assert (dry.code, dry.out, dry.err) == (0, f"{said}; nothing was changed\n", "")
+    assert await wide.fetchval(LACKING) == 2099
+    done = await tracker("embed", "--backfill", settings=own)
+    assert (done.code, done.out, done.err) == (
+        0,
+        f"2,098 decisions were given an embedding ({Local.model})\n",
+        "",
+    )
+    assert await wide.fetchval(LACKING) == 1
+    assert await wide.fetchval("SELECT count(*) FROM llm_embedding_queue") == 2098
+    again = await tracker("embed", "--backfill", settings=own)
+    assert (again.code, again.out) == (0, f"0 decisions were given an embedding ({Local.model})\n")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddingServer]:
+    """Yield a provider's server that answers well until it is told otherwise."""
+    async with EmbeddingServer() as server:
+        yield server
+
+
+@pytest.fixture
+def remote(dsn: str, server: EmbeddingServer) -> dict[str, str]:
+    """The settings of a command that asks that server, and its whole environment."""
+    return {
+        "TRACKER_POSTGRES_DSN": dsn,
+        "TRACKER_EMBEDDING_DIMENSIONS": "3",
+        "TRACKER_EMBEDDING_PROVIDER": "openai",
+        "TRACKER_EMBEDDING_URL": server.url,
+        "TRACKER_EMBEDDING_MODEL": "small-1",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_backfill_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, sql: asyncpg.Connection, server: EmbeddingServer, remote: dict[str, str]
+) -> None:
+    await sql.execute(FILL, 100)
+    stuck, never = asyncio.Event(), asyncio.Event()
+
+    async def stop_at_the_third(texts: list[str]) -> web.Response:
+        if len(server.asked) == 3:
+            stuck.set()
+            await never.wait()
+        return await good(texts)
+
+    server.handler = stop_at_the_third
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(SCRIPT, "embed", "--backfill"), env={"COLUMNS": "240", **remote}, stdout=pipe, stderr=pipe
+    )
+    await stuck.wait()
+    second = await tracker("embed", "--backfill", settings=remote)
+    assert second.code == 1
+    assert "another process makes the same embeddings" in second.err
+    process.send_signal(number)
+    out, err = await process.communicate()
+    never.set()
+    assert (process.returncode, out.decode(), err.decode()) == (
+        1,
+        "",
+        "stopped: 64 decisions were given an embedding (small-1); run it again for the rest\n",
+    )
+    assert await sql.fetchval(LACKING) == 36
+    done = await tracker("embed", "--backfill", settings=remote)
+    assert (done.code, done.out) == (0, "36 decisions were given an embedding (small-1)\n")
+    rows = await sql.fetch("SELECT prompt, prompt_embedding::float4[]::float8[] AS made FROM llm_decisions")
+    assert all(row["made"] == vector(row["prompt"]) for row in rows)
+
+
+async def test_a_backfill_waits_for_a_provider_that_fails_and_names_what_is_refused(
+    sql: asyncpg.Connection, server: EmbeddingServer, remote: dict[str, str]
+) -> None:
+    await sql.execute(FILL, 40)
+    [poison] = await sql.fetch("SELECT id FROM llm_decisions WHERE prompt = 'RSI 7'")
+
+    async def fail_once(texts: list[str]) -> web.Response:
+        if len(server.asked) == 1:
+            return await answer({}, 503)(texts)
+        return await (answer({}, 400) if "RSI 7" in texts else good)(texts)
+
+    server.handler = fail_once
+    done = await tracker("embed", "--backfill", settings=remote)
+    assert done.code == 0
+    assert done.out == "39 decisions were given an embedding (small-1), 1 were refused, see above\n"
+    assert "answers 503" in done.err
+    assert str(poison["id"]) in done.err
+    assert await sql.fetchval(LACKING) == 1
+
+
+async def test_a_backfill_that_no_provider_can_do_ends_with_a_sentence(
+    server: EmbeddingServer, remote: dict[str, str], sql: asyncpg.Connection
+) -> None:
+    await sql.execute(FILL, 3)
+    server.handler = answer({"error": {"code": "invalid_api_key"}}, 401)
+    done = await tracker("embed", "--backfill", settings=remote)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"tracker-daemon: {server.url}/embeddings answers 401 (invalid_api_key): look")
+    assert await sql.fetchval(LACKING) == 3
+
+
+async def test_without_a_provider_or_anything_to_embed_the_command_is_used_wrongly(dsn: str) -> None:
+    own = {"TRACKER_POSTGRES_DSN": dsn, "TRACKER_EMBEDDING_DIMENSIONS": "3"}
+    ended = await tracker("embed", "--backfill", settings=own)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("tracker-daemon: TRACKER_EMBEDDING_PROVIDER: must be local or openai")
+    ended = await tracker("embed", settings=own)
+    assert ended.code == 2
+    assert "--backfill" in ended.err
