@@ -65,6 +65,7 @@ class QueryService:
                 await service.start()
                 for name in QUESTIONS:
                     await self._add(service, name, self._reader)
+                    await asyncio.sleep(0)  # to make its schemas takes some milliseconds
                 await asyncio.Event().wait()
             finally:
                 await self._tasks.stop()
