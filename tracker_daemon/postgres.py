@@ -197,7 +197,9 @@ async def schema_of_vector(connection: Connection) -> str:
 
 async def register_types(connection: Connection) -> None:
     """Teach a connection the binary format of pgvector's `vector`."""
-    await register_vector(connection, schema=await schema_of_vector(connection))
+    schema = await schema_of_vector(connection)
+    with translated():
+        await register_vector(connection, schema=schema)
 
 
 @asynccontextmanager

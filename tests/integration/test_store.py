@@ -19,7 +19,8 @@ from tests.chaos.proxy import Fate, PostgresProxy
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.texts import waiting
 from tests.waiting import until, until_metric
-from tracker_daemon import metrics
+from tracker_daemon import metrics, postgres
+from tracker_daemon.errors import Unavailable
 from tracker_daemon.messages import Message
 from tracker_daemon.store import Drift, Poll, Store
 from tracker_daemon.store.dead_letters import Filter, replay
@@ -304,6 +305,25 @@ async def _tables(sql: asyncpg.Connection) -> list[list[Any]]:
         await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")
         for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters")
     ]
+
+
+async def test_a_connection_that_is_lost_while_it_is_opened_is_an_outage(
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of what it is taught first: the daemon tries again, at its start as later."""
+    teach = postgres.register_vector
+
+    async def teach_too_late(connection: asyncpg.Connection, *, schema: str) -> None:
+        await sql.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        await teach(connection, schema=schema)
+
+    store = Store(dsn)
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "register_vector", teach_too_late)
+        with pytest.raises(Unavailable):
+            await store.open()
+    await store.open()
+    await store.close()
 
 
 async def test_a_projection_that_is_refused_takes_nothing_down(

@@ -20,19 +20,9 @@ TIMEOUT_SECONDS: Final = 1800.0
 
 COLUMNS: Final = (
     *("id", "session_id", "agent_name", "decision_type", "symbol", "prompt", "response", "model", "action"),
-    *(
-        "outcome",
-        "pnl",
-        "outcome_at",
-        "confidence",
-        "tokens_used",
-        "latency_ms",
-        "cost_usd",
-        "context",
-        "extra",
-    ),
-    *("experiment", "variant", "propensity", "prompt_embedding", "embedding_model", "created_at"),
-    "ingested_at",
+    *("outcome", "pnl", "outcome_at", "confidence", "tokens_used", "latency_ms", "cost_usd", "context"),
+    *("extra", "experiment", "variant", "propensity", "prompt_embedding", "embedding_model"),
+    *("created_at", "ingested_at"),
 )
 """What is exported: the columns of `llm_decisions` but those by which the daemon keeps its books."""
 
