@@ -62,6 +62,9 @@ BEGIN
     -- What is a large difference between two situations, as it was learnt.
     GRANT SELECT ON llm_scales TO tracker_writer, tracker_reader;
     GRANT INSERT ON llm_scales TO tracker_writer;
+
+    -- What is compared; experiments are begun and stopped by the owner.
+    GRANT SELECT ON llm_experiments TO tracker_writer, tracker_reader;
 END
 $$;
 

@@ -18,6 +18,7 @@ from tracker_daemon.cli import (
     decisions,
     demo,
     embed,
+    experiment,
     export,
     migrate,
     prune,
@@ -53,6 +54,7 @@ app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(experiment.app, name="experiment")
 
 
 def _version(wanted: bool) -> None:

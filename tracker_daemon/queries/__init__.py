@@ -11,7 +11,7 @@ from tracker_daemon.queries.decisions import (
     successful_decisions,
 )
 from tracker_daemon.queries.export import count_decisions, export_decisions
-from tracker_daemon.queries.filter import Filter, holdable
+from tracker_daemon.queries.filter import Filter, Selection, holdable
 from tracker_daemon.queries.monitoring import (
     Latency,
     Table,
@@ -56,6 +56,7 @@ __all__ = [
     "Question",
     "Reader",
     "Searched",
+    "Selection",
     "Situation",
     "Stats",
     "Summary",

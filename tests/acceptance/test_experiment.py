@@ -1,0 +1,102 @@
+"""`tracker-daemon experiment`: from its beginning to its end, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from tests.acceptance.command import tracker
+from tests.factory import decision, deliver, outcome
+from tracker_daemon.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARMS = ("--arm", "name=old,share=0.5,model=gpt-x", "--arm", "name=new,share=0.5,model=gpt-y,prompt_version=7")
+CREATE = ("experiment", "create", "prompts", *ARMS, "--minimum-effect", "0.1")
+
+
+@pytest.fixture
+def asked(dsn: str, tmp_path: Path) -> dict[str, str]:
+    """The settings of a command, on a terminal's 80 columns."""
+    return {"TRACKER_POSTGRES_DSN": dsn, "COLUMNS": "80", "HOME": str(tmp_path)}
+
+
+async def test_an_experiment_from_beginning_to_end(asked: dict[str, str], dsn: str) -> None:
+    created = await tracker(*CREATE, "--parameters", 'new={"temperature": 0.2}', settings=asked)
+    assert (created.code, created.err) == (0, "")
+    assert created.out.startswith("prompts runs since 20")
+    store, won = Store(dsn), 0
+    for number in range(80):
+        if number < 8:  # the command says the same as the library, which is asked for the others
+            said = await tracker("experiment", "assign", "prompts", f"unit-{number}", settings=asked)
+            told = orjson.loads(said.out)
+            assert told["experiment"] == "prompts"
+            assert told["propensity"] == "0.5"
+            expected = {"old": ("gpt-x", None, {}), "new": ("gpt-y", "7", {"temperature": 0.2})}
+            assert (told["model"], told["prompt_version"], told["parameters"]) == expected[told["variant"]]
+        variant = "new" if number % 2 else "old"
+        payload = decision(id=str(_id(number)), experiment="prompts", variant=variant)
+        won += number % 4 == 1
+        word = "SUCCESS" if number % 4 == 1 else "FAILURE"
+        await store.write(deliver(payload, outcome(payload["id"], word, pnl="3.5")))
+    await store.close()
+    shown = await tracker("experiment", "results", "prompts", settings=asked)
+    assert (shown.code, shown.err) == (0, "")
+    assert "new less old: success rate +50.0%" in shown.out
+    assert shown.out.splitlines()[-1].startswith("Leader: new is better than old by 50.0 points")
+    assert max(len(line) for line in shown.out.splitlines()[:-2]) <= 80
+    told = orjson.loads((await tracker("experiment", "results", "prompts", "--json", settings=asked)).out)
+    assert [arm["success"]["mean"] for arm in told["arms"]] == [0, won / 40]
+    stopped = await tracker("experiment", "stop", "prompts", settings=asked)
+    assert stopped.out.startswith("prompts is stopped since 20")
+    listed = await tracker("experiment", "list", settings=asked)
+    assert "old 50%, new 50%" in listed.out
+    [only] = orjson.loads((await tracker("experiment", "list", "--json", settings=asked)).out)
+    assert only["stopped_at"] is not None
+
+
+def _id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("results", "nobody"), 1, "there is no experiment nobody; see tracker-daemon experiment list"),
+        (("stop", "nobody"), 1, "there is no experiment nobody"),
+        (("assign", "nobody", "unit"), 1, "there is no experiment nobody"),
+        (("create", "x", *ARMS[:2], "--minimum-effect", "1"), 1, "compares 2 to 20 arms; x has 1"),
+        (("create", "x", *ARMS, "--minimum-effect", "2"), 1, "more than 0, and less than 1, not 2"),
+        (
+            ("create", "x", *ARMS, "--minimum-effect", "1", "--metric", "luck"),
+            2,
+            "expected one of success, pnl",
+        ),
+        (("create", "x", "--arm", "name=a", "--minimum-effect", "1"), 2, "expected name=NAME,share=0.5"),
+        (("create", "x", "--arm", "name=a,share=1.5", "--minimum-effect", "1"), 1, "the share of a must be"),
+        (
+            ("create", "x", *ARMS, "--minimum-effect", "0.1", "--parameters", "so={}"),
+            2,
+            "of so, which is no arm",
+        ),
+    ],
+)
+async def test_what_cannot_be_is_said(
+    asked: dict[str, str], arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = await tracker("experiment", *arguments, settings=asked)
+    assert ended.code == code
+    assert said in " ".join(ended.err.replace("│", " ").split())
+    assert "Traceback" not in ended.err
+
+
+async def test_an_experiment_does_not_change_in_mid_flight(asked: dict[str, str]) -> None:
+    await tracker(*CREATE, settings=asked)
+    renamed = [word.replace("name=new", "name=newer") for word in CREATE]
+    ended = await tracker(*renamed, settings=asked)
+    assert ended.code == 1
+    assert "prompts has begun with other arms" in ended.err
+    assert (await tracker(*CREATE, settings=asked)).code == 0

@@ -1,0 +1,239 @@
+"""Experiments begun, assigned, filled and read, on a real record; numbers compared with plain Python's."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from tests.factory import decision, deliver, outcome
+from tests.plans import explained, nodes
+from tests.record import BEGIN, backdate, known
+from tests.trials import definition
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.experiments import assign, begin, experiment_results, experiments, find, stop
+from tracker_daemon.queries import reading
+from tracker_daemon.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    import asyncpg
+
+    from tests.record import Row
+    from tracker_daemon.experiments import Definition, Results
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[Store]:
+    store = Store(dsn)
+    yield store
+    await store.close()
+
+
+async def fill(store: Store, trial: Definition, *, units: int, of_unit: int = 1, seed: int = 1) -> None:
+    """Store decisions of units that were assigned, an hour apart, and what came of nine in ten."""
+    chance = random.Random(seed)  # noqa: S311 - a test's data
+    decisions, events = [], []
+    for number in range(units):
+        told = assign(trial, f"unit-{number}")
+        luck = chance.random() / 4
+        for _ in range(chance.randint(1, of_unit)):
+            id_ = str(UUID(int=chance.getrandbits(128), version=4))
+            when = BEGIN + timedelta(hours=number)
+            decisions.append(
+                decision(
+                    id=id_,
+                    model=told.model,
+                    experiment=told.experiment,
+                    variant=told.variant,
+                    propensity=str(told.propensity),
+                    extra={"experiment_unit": f"unit-{number}"} if of_unit > 1 else None,
+                    timestamp=when.isoformat(),
+                )
+            )
+            if chance.random() < 0.9:
+                won = chance.random() < (0.7 if told.variant == "b" else 0.4) + luck
+                pnl = round(chance.lognormvariate(3, 1) * (1 if won else -1), 2)
+                word = "SUCCESS" if won else "FAILURE"
+                events.append(
+                    outcome(
+                        id_,
+                        chance.choice([word, word, word, "PENDING"]),
+                        pnl=chance.choice([None, str(pnl), str(pnl)]),
+                        timestamp=(when + timedelta(hours=chance.randrange(100))).isoformat(),
+                    )
+                )
+    await store.write(deliver(*decisions))
+    await store.write(deliver(*events))
+
+
+async def ask(sql: asyncpg.Connection, name: str, **more: Any) -> Results:
+    async with reading(sql):
+        return await experiment_results(sql, await find(sql, name), **more)
+
+
+def check(told: Results, rows: list[Row], mature_until: datetime) -> None:
+    """Compare each arm with what plain Python makes of its rows."""
+    arms: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["experiment"] == told.experiment:
+            arms[row["variant"]].append(row)
+    for arm in told.arms:
+        mine = arms[arm.name]
+        mature = [row for row in mine if row["created_at"] <= mature_until]
+        resolved = [row for row in mature if row["outcome"] in {"SUCCESS", "FAILURE"}]
+        priced = [row for row in resolved if row["pnl"] is not None]
+        assert arm.exposures == len(mine)
+        assert arm.units == len({_unit(row) for row in mine})
+        assert arm.immature == len(mine) - len(mature)
+        assert arm.pending == len(mature) - len(resolved)
+        assert (arm.success.decisions, arm.pnl.decisions) == (len(resolved), len(priced))
+        assert arm.success.units == len({_unit(row) for row in resolved})
+        won = sum(row["outcome"] == "SUCCESS" for row in resolved)
+        assert arm.success.mean == pytest.approx(won / len(resolved))
+        assert arm.pnl.mean == pytest.approx(float(sum(row["pnl"] for row in priced)) / len(priced))
+
+
+def _unit(row: Row) -> str:
+    return str(orjson.loads(row["extra"] or "{}").get("experiment_unit", row["id"]))
+
+
+@pytest.mark.parametrize("of_unit", [1, 5])
+async def test_results_are_those_of_the_rows(store: Store, sql: asyncpg.Connection, of_unit: int) -> None:
+    trial = definition("0.5", "0.3", "0.2")
+    await begin(sql, trial)
+    await fill(store, trial, units=400, of_unit=of_unit)
+    await fill(store, definition("0.5", "0.5", name="another"), units=20, seed=2)
+    check(await ask(sql, "trial"), await known(sql), BEGIN + timedelta(days=3650))
+
+
+async def test_results_at_a_time_know_nothing_later(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5")
+    await begin(sql, trial)
+    await fill(store, trial, units=400)
+    await backdate(sql)
+    then = BEGIN + timedelta(hours=250)
+    told = await ask(sql, "trial", as_of=then, maturity=timedelta(hours=30))
+    check(told, await known(sql, then), then - timedelta(hours=30))
+    assert sum(arm.exposures for arm in told.arms) == 251
+    assert sum(arm.immature for arm in told.arms) == 30
+
+
+async def test_an_experiment_is_begun_once_and_stopped_for_good(sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5")
+    begun = await begin(sql, trial)
+    assert await begin(sql, trial) == begun
+    for changed in (definition("0.6", "0.4"), definition("0.5", "0.5", names="ax")):
+        with pytest.raises(InvalidQuestion, match="cannot change in mid-flight"):
+            await begin(sql, changed)
+    other = await begin(sql, definition("0.5", "0.5", name="another", metric="pnl", minimum_effect=20))
+    stopped = await stop(sql, "trial")
+    assert stopped.stopped_at is not None
+    assert await stop(sql, "trial") == stopped
+    with pytest.raises(InvalidQuestion, match="trial has been stopped"):
+        await begin(sql, trial)
+    assert await experiments(sql) == [other, stopped]
+    with pytest.raises(InvalidQuestion, match="there is no experiment third"):
+        await find(sql, "third")
+
+
+async def test_a_leader_is_told_by_how_much(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5")
+    await begin(sql, trial)
+    await fill(store, trial, units=1500)
+    told = await ask(sql, "trial")
+    assert told.verdict.word == "leader"
+    assert told.verdict.text.startswith("Leader: b is better than a by ")
+    difference = told.arms[1].success_difference
+    assert difference is not None
+    assert 0 < difference.always_lower < difference.lower < difference.estimate < difference.upper < 1
+
+
+async def test_an_arm_that_is_worse_is_harmful(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5", names="ba")
+    await begin(sql, trial)
+    await fill(store, trial, units=1500)
+    assert (await ask(sql, "trial")).verdict.word == "harmful"
+
+
+async def test_a_new_experiment_has_no_evidence(sql: asyncpg.Connection) -> None:
+    await begin(sql, definition("0.5", "0.5"))
+    told = await ask(sql, "trial")
+    assert told.verdict.word == "not enough evidence"
+    assert [(arm.units, arm.success.mean, arm.pnl.mean) for arm in told.arms] == [(0, None, None)] * 2
+    assert (told.progress.telling, told.progress.needed, told.progress.days_to_go) == (0, None, None)
+
+
+async def test_an_arm_without_pnl_is_compared_by_its_successes_alone(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    trial = definition("0.5", "0.5", metric="pnl", minimum_effect=5)
+    await begin(sql, trial)
+    await fill(store, trial, units=300)
+    await sql.execute("UPDATE llm_decisions SET pnl = NULL WHERE variant = 'b'")
+    told = await ask(sql, "trial")
+    assert told.arms[1].success_difference is not None
+    assert told.arms[1].pnl_difference is None
+    assert told.verdict.word == "not enough evidence"
+    assert "tell of pnl" in told.verdict.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("SET variant = 'a'", "units do not go where the shares send them"),
+        (
+            "SET variant = 'x' WHERE id IN (SELECT id FROM llm_decisions LIMIT 3)",
+            "3 decisions name an arm that",
+        ),
+        ('SET extra = \'{"experiment_unit": "one"}\'', "1 units were decided by more than one arm"),
+    ],
+)
+async def test_what_was_not_assigned_by_its_shares_is_broken(
+    store: Store, sql: asyncpg.Connection, change: str, said: str
+) -> None:
+    trial = definition("0.5", "0.5")
+    await begin(sql, trial)
+    await fill(store, trial, units=300)
+    await sql.execute(f"UPDATE llm_decisions {change}")
+    told = await ask(sql, "trial")
+    assert told.verdict.word == "broken"
+    assert said in told.verdict.text
+
+
+async def test_days_to_go_are_those_at_the_pace_so_far(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5", minimum_effect=0.02)
+    await begin(sql, trial)
+    await fill(store, trial, units=400)
+    await backdate(sql)
+    then = BEGIN + timedelta(days=20)
+    told = await ask(sql, "trial", as_of=then)
+    progress = told.progress
+    assert progress.needed is not None
+    assert progress.needed > progress.telling
+    assert progress.days_to_go == pytest.approx(20 / progress.telling * (progress.needed - progress.telling))
+    await stop(sql, "trial")
+    assert (await ask(sql, "trial", as_of=then)).progress.days_to_go is None
+
+
+async def test_results_are_found_by_the_experiments_index(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5")
+    await begin(sql, trial)
+    await fill(store, trial, units=40)
+    await sql.execute("ANALYZE llm_decisions; SET enable_seqscan = off")
+    async with explained(sql) as plans, reading(sql):
+        await experiment_results(sql, await find(sql, "trial"))
+    scanned = [
+        node.get("Index Name")
+        for plan in plans
+        for node in nodes(plan["Plan"])
+        if node.get("Relation Name") == "llm_decisions" or node["Node Type"] == "Bitmap Index Scan"
+    ]
+    assert {"llm_decisions_experiment"} == set(scanned) - {None}

@@ -1,0 +1,139 @@
+"""What the record holds of an experiment: arm by arm, unit by unit, added up by the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from tracker_daemon.experiments.estimate import NONE, Sums
+from tracker_daemon.queries import Filter, Selection
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asyncpg import Record
+
+    from tracker_daemon.experiments.experiment import Experiment, Metric
+    from tracker_daemon.postgres import Connection
+
+UNIT: Final = "experiment_unit"
+"""Where a decision's `extra` says which unit it was made for; without it a decision is a unit of its own."""
+
+Unit = tuple[float, int]
+"""The P&L of a unit, and how many of its decisions it is the sum of."""
+
+_UNITS: Final = """
+WITH exposed AS (
+    SELECT variant, COALESCE(extra ->> '{unit}', id::text) AS unit, ({mature}) AS mature,
+           outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, pnl, created_at
+    FROM {source} WHERE {condition}
+), units AS (
+    SELECT variant, unit, min(created_at) AS first, count(*) AS exposures,
+           count(*) FILTER (WHERE NOT mature) AS immature,
+           count(*) FILTER (WHERE mature AND resolved IS NOT TRUE) AS pending,
+           count(*) FILTER (WHERE mature AND resolved)::numeric AS resolved,
+           count(*) FILTER (WHERE mature AND won)::numeric AS won,
+           count(pnl) FILTER (WHERE mature AND resolved)::numeric AS priced,
+           COALESCE(sum(pnl) FILTER (WHERE mature AND resolved), 0) AS pnl
+    FROM exposed GROUP BY variant, unit
+)
+"""
+_SUMS: Final = """
+count(*) FILTER (WHERE {size} > 0) AS {metric}_units,
+COALESCE(sum({size}), 0) AS {metric}_size, COALESCE(sum({value}), 0) AS {metric}_value,
+COALESCE(sum({value} * {value}), 0) AS {metric}_values_squared,
+COALESCE(sum({size} * {size}), 0) AS {metric}_sizes_squared,
+COALESCE(sum({value} * {size}), 0) AS {metric}_products
+"""
+_EVIDENCE: Final = f"""{_UNITS}
+SELECT variant, min(first) AS first, count(*) AS units, sum(exposures)::bigint AS exposures,
+       sum(immature)::bigint AS immature, sum(pending)::bigint AS pending,
+       {_SUMS.format(metric="success", size="resolved", value="won")},
+       {_SUMS.format(metric="pnl", size="priced", value="pnl")}
+FROM units GROUP BY variant
+"""
+_PRICED: Final = f"""{_UNITS}
+SELECT variant, pnl::float8, priced::bigint FROM units WHERE priced > 0 ORDER BY variant, unit
+"""
+# A unit that was decided by two arms was not assigned by its key, or not by it alone.
+_CROSSED: Final = """
+SELECT count(*) FROM (
+    SELECT FROM {source} WHERE {condition} AND extra ? '{unit}'
+    GROUP BY extra ->> '{unit}' HAVING count(DISTINCT variant) > 1
+) crossed
+"""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """Of one arm: units and decisions; of these, too young to count, and old enough without an outcome.
+
+    `first` is when the first decision was made.
+    """
+
+    first: datetime | None
+    units: int
+    exposures: int
+    immature: int
+    pending: int
+    success: Sums
+    pnl: Sums
+
+    def of(self, metric: Metric) -> Sums:
+        """What the mean of a metric takes."""
+        return self.success if metric == "success" else self.pnl
+
+
+NOTHING: Final = Evidence(first=None, units=0, exposures=0, immature=0, pending=0, success=NONE, pnl=NONE)
+"""Of an arm that no decision names."""
+
+
+class Look:
+    """One look at an experiment, now or as it was at a time.
+
+    Decisions younger than `maturity` show in `immature` alone, for those that resolve early are not like the
+    others.
+    """
+
+    def __init__(
+        self, connection: Connection, experiment: Experiment, maturity: timedelta, as_of: datetime | None
+    ) -> None:
+        """Keep what to ask about; ask inside `reading`."""
+        self._connection = connection
+        name = experiment.definition.name
+        chosen = Selection(Filter(experiment=name, as_of=as_of))
+        self._crossed = {"source": chosen.source, "condition": chosen.condition, "unit": UNIT}, *chosen.values
+        self._parts = self._crossed[0] | {"mature": chosen.mature(maturity)}
+        self._values = chosen.values
+
+    async def evidence(self) -> dict[str | None, Evidence]:
+        """By the variant that decisions name."""
+        rows = await self._connection.fetch(_EVIDENCE.format(**self._parts), *self._values)
+        return {row["variant"]: _evidence(row) for row in rows}
+
+    async def priced(self) -> dict[str | None, list[Unit]]:
+        """The units that have a P&L, by variant, in the order of their keys."""
+        found = defaultdict(list)
+        for row in await self._connection.fetch(_PRICED.format(**self._parts), *self._values):
+            found[row["variant"]].append((row["pnl"], row["priced"]))
+        return dict(found)
+
+    async def crossed(self) -> int:
+        """How many units are in more than one arm."""
+        parts, *values = self._crossed
+        count: int = await self._connection.fetchval(_CROSSED.format(**parts), *values)
+        return count
+
+
+def _evidence(row: Record) -> Evidence:
+    names = ("first", "units", "exposures", "immature", "pending")
+    counts: dict[str, Any] = {name: row[name] for name in names}
+    return Evidence(**counts, success=_sums(row, "success"), pnl=_sums(row, "pnl"))
+
+
+def _sums(row: Record, metric: str) -> Sums:
+    names = ("size", "value", "values_squared", "sizes_squared", "products")
+    return Sums(units=row[f"{metric}_units"], **{name: Fraction(row[f"{metric}_{name}"]) for name in names})
