@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -10,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
 from tests.provider import MODEL, EmbeddingServer, answer, vector
 from tracker_daemon.config import EmbeddingSettings
 from tracker_daemon.embeddings import ProviderFailed, TextRefused, provider_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from tracker_daemon.embeddings import Provider
 
@@ -161,7 +165,10 @@ async def test_of_a_refusal_nothing_but_a_plain_word_is_quoted(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7), ("0.25", 0.25), ("86400", 60), ("-5", 0), ("soon", 0), ("", 0), ("1e9", 0), ("٣", 0)],
+    [
+        *(("7", 7), ("0.25", 0.25), ("86400", 60), ("-5", 0), ("soon", 0), ("", 0), ("1e9", 0), ("٣", 0)),
+        *(("Mon, 23 Nov 99999 10:00:00 GMT", 0), (f"Mon, 23 Nov 2026 10:00:00 +{'9' * 20}", 0)),
+    ],
 )
 @pytest.mark.parametrize("status", [429, 503])
 async def test_how_long_it_wants_to_be_left_alone_is_heard_up_to_a_minute(
@@ -204,6 +211,109 @@ async def test_one_that_hangs_up_in_the_middle_is_unreachable(
     assert failed.value.kind == "unreachable"
 
 
+NO_HTTP = {
+    "another protocol": b"SSH-2.0-my prompt\r\n",
+    "a chunk without its size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmy prompt\r\n",
+    "a header that is none": b"HTTP/1.1 200 OK\r\nmy prompt\r\n\r\n",
+    "less than was announced": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nmy prompt",
+    "not compressed as it says": (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\nmy prompt"
+    ),
+}
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], **more: Any
+) -> AsyncIterator[str]:
+    """Something that listens on a port for the length of a block, and need not talk HTTP; yield its place."""
+    listener = await asyncio.start_server(talk, "127.0.0.1", 0, **more)
+    async with listener:
+        yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("name", NO_HTTP)
+async def test_what_is_no_http_is_garbage_that_is_not_quoted(name: str, server: EmbeddingServer) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(NO_HTTP[name])
+        await writer.drain()
+        writer.close()
+
+    async with listening(talk) as place:
+        provider = asking(server, url=f"http://{place}/v1")
+        with pytest.raises(ProviderFailed) as failed:
+            await provider.embed(["my prompt"])
+        await provider.close()
+    assert failed.value.kind == "garbage"
+    assert str(failed.value).startswith(f"http://{place}/v1/embeddings answers what is no HTTP")
+    assert "my prompt" not in str(failed.value)
+
+
+async def test_one_that_hangs_up_amid_its_headers_is_not_quoted(server: EmbeddingServer) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Input: my prompt\r\nX")
+        await writer.drain()
+        writer.close()
+
+    async with listening(talk) as place:
+        provider = asking(server, url=f"http://{place}/v1")
+        with pytest.raises(ProviderFailed, match="cannot be reached: ServerDisconnectedError") as failed:
+            await provider.embed(["my prompt"])
+        await provider.close()
+    assert failed.value.kind == "unreachable"
+
+
+async def test_a_name_that_no_host_can_have_is_unreachable(server: EmbeddingServer) -> None:
+    for name in (f"{'a' * 64}.example", "embeddings..example"):
+        provider = asking(server, url=f"http://{name}/v1")
+        with pytest.raises(ProviderFailed, match=f"http://{name}/v1/embeddings cannot be reached") as failed:
+            await provider.embed(["a"])
+        await provider.close()
+        assert failed.value.kind == "unreachable"
+
+
+async def test_one_whose_certificate_nobody_vouches_for_is_told_nothing(
+    server: EmbeddingServer, tmp_path: Path
+) -> None:
+    heard = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(Authority(tmp_path / "ca").issue("127.0.0.1"))
+    async with listening(talk, ssl=context) as place:
+        provider = asking(server, url=f"https://{place}/v1", key=KEY)
+        with pytest.raises(ProviderFailed, match="certificate verify failed") as failed:
+            await provider.embed(["my prompt"])
+        await provider.close()
+    assert failed.value.kind == "unreachable"
+    assert not any(heard)
+
+
+async def test_one_that_answers_byte_by_byte_is_given_up(server: EmbeddingServer) -> None:
+    done = asyncio.Event()
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not done.is_set():
+            writer.write(b" ")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), 0.02)
+        writer.close()
+
+    async with listening(talk) as place:
+        provider = asking(server, url=f"http://{place}/v1", timeout_seconds=0.3)
+        with pytest.raises(ProviderFailed, match=r"has not answered within 0\.3 s") as failed:
+            await provider.embed(["a"])
+        done.set()
+        await provider.close()
+    assert failed.value.kind == "unreachable"
+
+
 async def test_one_that_does_not_answer_is_given_up(server: EmbeddingServer) -> None:
     never = asyncio.Event()
 
@@ -234,6 +344,20 @@ async def test_a_request_waits_for_the_limit_of_requests(server: EmbeddingServer
     await asyncio.wait({second})
     for one in (provider, third):
         await one.close()
+
+
+async def test_a_request_that_was_not_made_counts_for_none(server: EmbeddingServer) -> None:
+    """Those that are given up while they wait for their turn do not put off the next one."""
+    provider = asking(server, requests_per_minute=60)
+    await provider.embed(["a"])
+    for _ in range(10_000):
+        waiting = asyncio.create_task(provider.embed(["b"]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    await provider.embed(["c"])
+    await provider.close()
+    assert server.asked == [["a"], ["c"]]
 
 
 async def test_no_error_shows_the_key_or_a_text(server: EmbeddingServer, provider: Provider) -> None:

@@ -69,16 +69,7 @@ class OpenAI:
         await self._pace()
         request = msgspec.json.encode({"model": self.model, "input": texts})
         limit = len(texts) * self.dimensions * NUMBER_BYTES + REST_BYTES
-        try:
-            # Not to where a redirection leads: it would be shown the key, and the prompts.
-            async with self._opened().post(self._url, data=request, allow_redirects=False) as response:
-                body = await _read(response, limit)
-        except TimeoutError as error:
-            reason = f"{self._url} has not answered within {self._timeout.total:g} s"
-            raise ProviderFailed("unreachable", reason) from error
-        except (aiohttp.ClientError, OSError) as error:
-            reason = f"{self._url} cannot be reached: {str(error) or type(error).__name__}"
-            raise ProviderFailed("unreachable", reason) from error
+        response, body = await self._post(request, limit)
         if response.status != 200:
             raise self._refusal(response, body)
         return checked(self._vectors(body), len(texts), self.dimensions)
@@ -89,6 +80,26 @@ class OpenAI:
         if session is not None:
             await session.close()
 
+    async def _post(self, request: bytes, limit: int) -> tuple[aiohttp.ClientResponse, bytes]:
+        try:
+            # Not to where a redirection leads: it would be shown the key, and the prompts.
+            async with self._opened().post(self._url, data=request, allow_redirects=False) as response:
+                return response, await _read(response, limit)
+        except TimeoutError as error:
+            reason = (
+                f"{self._url} has not answered within {self._timeout.total:g} s: lower "
+                "TRACKER_EMBEDDING_BATCH_TEXTS, or raise TRACKER_EMBEDDING_TIMEOUT_SECONDS"
+            )
+            raise ProviderFailed("unreachable", reason) from error
+        except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError) as error:
+            # Their own words quote what was answered, and that may quote a prompt.
+            reason = f"{self._url} answers what is no HTTP, or not all of it ({type(error).__name__})"
+            raise ProviderFailed("garbage", reason) from error
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: no host can be called so
+            words = str(error) if isinstance(error, OSError | UnicodeError) else ""
+            reason = f"{self._url} cannot be reached: {words or type(error).__name__}"
+            raise ProviderFailed("unreachable", reason) from error
+
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             headers = {"Content-Type": "application/json"}
@@ -98,10 +109,9 @@ class OpenAI:
         return self._session
 
     async def _pace(self) -> None:
-        now = asyncio.get_running_loop().time()
-        at = max(self._free_at, now)
-        self._free_at = at + self._pause_seconds
-        await asyncio.sleep(at - now)
+        clock = asyncio.get_running_loop().time
+        await asyncio.sleep(self._free_at - clock())
+        self._free_at = clock() + self._pause_seconds
 
     def _vectors(self, body: bytes) -> list[Embedding]:
         try:
@@ -154,6 +164,6 @@ def _seconds(retry_after: str) -> float:
             seconds = float(retry_after)
         else:
             seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), RETRY_AFTER_CAP_SECONDS)
