@@ -12,7 +12,7 @@ from tests.conftest import DIMENSIONS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    Handler = Callable[[list[str]], Awaitable[web.Response]]
+    Handler = Callable[[list[str]], Awaitable[web.Response | None]]
 
 MODEL = "small-1"
 
@@ -45,7 +45,7 @@ def answer(data: Any, status: int = 200, **headers: str) -> Handler:
 class EmbeddingServer:
     """Listens for the length of a block; `asked` are the texts of each request.
 
-    `handler` is who answers; None: the connection is cut.
+    `handler` is who answers; where there is none, or no answer, the connection is cut.
     """
 
     def __init__(self) -> None:
@@ -87,8 +87,8 @@ class EmbeddingServer:
         self.asked.append(body["input"])
         self.models.add(body["model"])
         self.headers.append(dict(request.headers))
-        if self.handler is None:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
-        return await self.handler(body["input"])
+        if self.handler is not None and (response := await self.handler(body["input"])) is not None:
+            return response
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()

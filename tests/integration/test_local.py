@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from importlib.resources import files
@@ -75,6 +76,19 @@ async def test_one_that_is_killed_fails_its_batch_and_is_started_anew(local: Loc
         await local.embed(TEXTS)
     assert failed.value.kind == "failing"
     assert await local.embed(TEXTS) == before
+
+
+async def test_where_no_process_can_be_started_it_fails_until_one_can(local: Local) -> None:
+    """As on a machine without memory, or with as many processes as it may have."""
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(ProviderFailed, match="cannot be started: Too many open files") as failed:
+            await local.embed(["a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    assert failed.value.kind == "failing"
+    assert len(await local.embed(["a"])) == 1
 
 
 async def test_one_that_takes_too_long_is_ended(local: Local) -> None:

@@ -437,31 +437,55 @@ async def test_whoever_has_lost_its_lease_meanwhile_writes_nothing(
             await until(lambda: nothing_waits(sql))
 
 
-@pytest.mark.parametrize("how", ["refused", "failing"])
+@pytest.mark.parametrize("how", ["refused", "failing", "cut", "silent"])
 async def test_one_text_that_is_refused_for_good_holds_up_no_other(
     how: str, dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
 ) -> None:
-    """By a 400, or by an error of the server's each time that it sees it."""
-    before = failures("text")
+    """By a 400, or by an error of the server's, its end or its silence each time that it sees it."""
+    before, never = failures("text"), asyncio.Event()
 
-    async def picky(asked: list[str]) -> web.Response:
-        if any("poison" in text for text in asked):
+    async def picky(asked: list[str]) -> web.Response | None:
+        if not any("poison" in text for text in asked):
+            return await good(asked)
+        if how == "silent":
+            await never.wait()
+        elif how != "cut":
             return web.json_response({}, status=400 if how == "refused" else 500)
-        return await good(asked)
+        return None
 
     server.handler = picky
     prompts = texts(30)
     prompts[13] = "poison"
     ids = await store(dsn, *prompts)
     with capture_logs() as lines:
-        async with running(chore(dsn, server)):
+        async with running(chore(dsn, server, timeout_seconds=1 if how == "silent" else 20)):
             await until(lambda: nothing_waits(sql))
+    never.set()
     assert failures("text") == before + 1
     expected: dict[UUID, Any] = {**made(ids, prompts), ids[13]: (None, None)}
     assert await stored(sql) == expected
     [line] = [line for line in lines if "decision" in line]
     assert (line["log_level"], line["decision"]) == ("warning", str(ids[13]))
     assert "poison" not in str(line)
+
+
+async def test_one_that_is_too_slow_for_a_whole_batch_is_asked_for_less(
+    dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
+) -> None:
+    never = asyncio.Event()
+
+    async def slow(asked: list[str]) -> web.Response:
+        if len(asked) > 2:
+            await never.wait()
+        return await good(asked)
+
+    server.handler = slow
+    prompts = texts(8)
+    ids = await store(dsn, *prompts)
+    async with running(chore(dsn, server, timeout_seconds=1)):
+        await until(lambda: nothing_waits(sql))
+    never.set()
+    assert await stored(sql) == made(ids, prompts)
 
 
 async def test_several_share_one_queue_without_loss_and_without_asking_twice(

@@ -59,7 +59,7 @@ async def _try_again(provider: Provider, text: str) -> Embedding | TextRefused:
 
 
 def _may_be_about_a_text(error: ProviderFailed) -> bool:
-    return error.kind in {"failing", "garbage"}
+    return error.kind in {"unreachable", "failing", "garbage"}
 
 
 async def _check(provider: Provider) -> None:

@@ -42,8 +42,14 @@ class Local:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ProviderFailed("failing", "the process that computes embeddings has ended") from error
         except TimeoutError as error:
-            reason = f"no embeddings within {self._timeout_seconds:g} s: the machine has no time to spare"
+            reason = (
+                f"no embeddings within {self._timeout_seconds:g} s, the machine has no time to spare: lower "
+                "TRACKER_EMBEDDING_BATCH_TEXTS, or raise TRACKER_EMBEDDING_TIMEOUT_SECONDS"
+            )
             raise ProviderFailed("unreachable", reason) from error
+        except OSError as error:
+            reason = f"the process that computes embeddings cannot be started: {error.strerror}"
+            raise ProviderFailed("failing", reason) from error
         finally:
             if len(answer) < size:  # what it still says would pass for the next batch's answer
                 await self.close()
