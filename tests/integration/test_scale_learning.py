@@ -110,6 +110,29 @@ async def test_what_is_of_the_future_large_or_unreadable_is_passed_over(
     assert [[*scales] for scales in (await kept(sql)).values()] == [[], [], ["x"]]
 
 
+async def test_what_is_large_only_once_it_is_fetched_is_passed_over(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    """A hundred times as large as the server keeps it, where it compresses."""
+    await sql.execute("ALTER TABLE llm_decisions ALTER context SET STORAGE EXTENDED")
+    await decide(store, *[{"x": 1, "text": "a" * 1_000_000}] * 4)
+    assert await sql.fetchval("SELECT max(pg_column_size(context)) FROM llm_decisions") < 16384
+    assert await learnt(sql) == [3]
+    assert await kept(sql) == {BEGIN + timedelta(hours=3): {}}
+
+
+async def test_decisions_from_before_the_year_1_make_no_lesson(store: Store, sql: asyncpg.Connection) -> None:
+    """An adopted table may have them; Python has no such time."""
+    await decide(store, *[{"x": 1}] * 8)
+    await sql.execute(
+        "UPDATE llm_decisions SET created_at = '0044-03-15 BC' WHERE created_at < $1",
+        BEGIN + timedelta(hours=5),
+    )
+    assert await learnt(sql) == []
+    await decide(store, {"x": 1}, first=BEGIN + timedelta(hours=8))
+    assert await learnt(sql) == [8]
+
+
 async def test_of_several_daemons_one_learns(dsn: str, store: Store, sql: asyncpg.Connection) -> None:
     """What is due already, and what becomes due; none of them while another one has the lease."""
     await decide(store, *[{"x": 1}] * 8)

@@ -378,6 +378,8 @@ for _ in range(20):
         ({"context": {"a": 1}, "weights": {"a": float("nan")}}, "not nan"),
         ({"context": {"a\0": "b"}}, "the database cannot look for that"),
         ({"context": {"a": "\0"}}, "the database cannot look for that"),
+        ({"context": {"\ud800": 1}}, "the database cannot look for that"),
+        ({"context": {"a": "\ud800"}}, "the database cannot look for that"),
         ({"context": {"a": 1}, "max_distance": 1.5}, "max_distance must be from 0 to 1, not 1.5"),
         ({"context": {"a": 1}, "max_distance": float("nan")}, "not nan"),
         ({"context": {"a": 1}, "min_overlap": 0}, "min_overlap must be more than 0, and at most 1, not 0"),

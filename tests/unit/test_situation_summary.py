@@ -74,6 +74,22 @@ def test_where_there_is_not_enough_evidence_it_says_so(found: list[Precedent], s
     assert not told.enough
 
 
+def test_money_that_is_no_number_is_not_counted() -> None:
+    """Numeric columns can hold it, of tables that others write to."""
+    found = [precedent("BUY", "SUCCESS", "NaN"), precedent("BUY", "FAILURE", 4)]
+    told = situation_summary(SITUATION, found)
+    assert (told.avg_pnl, told.median_pnl, told.successful, told.failed) == (4, 4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("pnl", "says"),
+    [("-0.004", "$0"), ("-0.006", "-$0.01"), ("1234567.5", "$1,234,567.50"), ("-1e11", "-$100,000,000,000")],
+)
+def test_money_is_told_in_cents(pnl: str, says: str) -> None:
+    told = situation_summary(SITUATION, [precedent("BUY", None, pnl)])
+    assert f"1 BUY with average P&L {says};" in told.text
+
+
 def test_the_heaviest_indicators_are_named() -> None:
     context = {"a": 123456.789, "b": True, "c": {"d": "x" * 50}, "e": 1, "f": 2, "g": 3}
     asked = Situation(context=context, weights={"f": 2, "a": 0})

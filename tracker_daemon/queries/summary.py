@@ -81,7 +81,11 @@ def _tally(situation: Situation, precedents: Sequence[Precedent]) -> dict[str, A
         worth = total * total / sum(weight * weight for weight in resolved)
     lower, upper = wilson(float(rate * worth), float(worth))
     avg_pnl, median_pnl = _money(
-        [(Fraction(each.pnl), _nearness(situation, each)) for each in precedents if each.pnl is not None]
+        [
+            (Fraction(each.pnl), _nearness(situation, each))
+            for each in precedents
+            if each.pnl is not None and each.pnl.is_finite()  # the column can hold NaN
+        ]
     )
     return {
         "decisions": len(precedents),
@@ -150,5 +154,5 @@ def _decided(each: OfAction) -> str:
     said = f"{each.decisions} {each.action or 'without action'}"
     if each.avg_pnl is None:
         return said
-    amount = f"{abs(each.avg_pnl):,.2f}".removesuffix(".00")
-    return f"{said} with average P&L {'-' if each.avg_pnl < 0 else ''}${amount}"
+    amount = f"{each.avg_pnl:z,.2f}".removesuffix(".00")
+    return f"{said} with average P&L {'-' * amount.startswith('-')}${amount.removeprefix('-')}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from msgspec import Struct
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Indicator(Struct, frozen=True):
     @property
     def jsonpath(self) -> str:
         """The steps as PostgreSQL has them; strict: objects and arrays are not taken for each other."""
-        return f"strict ${self._joined(lambda key: orjson.dumps(key).decode())}"
+        return f"strict ${self._joined(json.dumps)}"
 
     @property
     def is_number(self) -> bool:

@@ -26,20 +26,24 @@ MAX_SHARE: Final = 0.1
 """Part of the time that lessons may take where many are due."""
 
 _ROWS: Final = 50
+# Not from -infinity on: an adopted table may have times before the year 1, which Python has not.
 _DUE: Final = """
 WITH last AS (SELECT learnt_at, decisions FROM llm_scales ORDER BY learnt_at DESC LIMIT 1)
 SELECT created_at FROM llm_decisions
 WHERE created_at <= now() AND created_at > COALESCE(
     (SELECT learnt_at + CASE WHEN decisions < {most:d} THEN '0 s' ELSE '1 day' END::interval FROM last),
-    '-infinity')
+    '0001-01-01 UTC')
 ORDER BY created_at LIMIT 1
 OFFSET COALESCE(
     (SELECT CASE WHEN decisions < {most:d} THEN GREATEST(decisions, {first:d}) ELSE 1 END FROM last),
     {first:d}) - 1
 """
-# The few contexts that are larger would make a lesson of gigabytes.
+# The few contexts that are larger would make a lesson of gigabytes. Compressed, a hundred times as much may
+# look small; what looks large is not fetched to be measured.
 _LESSON: Final = """
-SELECT CASE WHEN pg_column_size(context) <= 16384 THEN context END AS context
+SELECT CASE WHEN pg_column_size(context) <= 16384 THEN
+    CASE WHEN octet_length(context::text) <= 16384 THEN context END
+END AS context
 FROM llm_decisions WHERE created_at <= $1
 ORDER BY created_at DESC LIMIT {most:d}
 """
