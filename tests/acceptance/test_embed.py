@@ -15,9 +15,11 @@ from tests.acceptance.command import SCRIPT, tracker, until
 from tests.conftest import create_database
 from tests.factory import decision, outcome
 from tests.provider import EmbeddingServer, answer, good, vector
+from tests.servers import Away
 from tracker_daemon.embeddings import nearest
 from tracker_daemon.embeddings.local import Local
 from tracker_daemon.migrate import migrate
+from tracker_daemon.postgres import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -232,6 +234,62 @@ async def test_a_backfill_waits_for_a_provider_that_fails_and_names_what_is_refu
     assert "answers 503" in done.err
     assert str(poison["id"]) in done.err
     assert await sql.fetchval(LACKING) == 1
+
+
+async def test_a_backfill_whose_database_goes_ends_with_a_sentence_and_can_be_run_again(
+    dsn: str, postgres_server: PostgresServer, server: EmbeddingServer, remote: dict[str, str]
+) -> None:
+    async with connected(dsn) as connection:
+        await connection.execute(FILL, 100)
+
+    async def go_once(texts: list[str]) -> web.Response:
+        if len(server.asked) == 2:
+            async with Away(postgres_server, "killed"):
+                pass
+        return await good(texts)
+
+    server.handler = go_once
+    ended = await tracker("embed", "--backfill", settings=remote)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("tracker-daemon: PostgreSQL")
+    early = await tracker("embed", "--backfill", settings=remote)
+    assert early.code == 1
+    assert "should it have died, try again in 15 s" in early.err
+    async with connected(dsn) as connection:
+        await connection.execute("UPDATE tracker_leases SET expires_at = renewed_at")
+    again = await tracker("embed", "--backfill", settings=remote)
+    assert (again.code, again.out) == (0, "68 decisions were given an embedding (small-1)\n")
+
+
+async def test_a_daemon_that_is_killed_before_it_can_write_leaves_all_to_the_next(
+    run: Run,
+    settings: dict[str, str],
+    stream: Stream,
+    sql: asyncpg.Connection,
+    server: EmbeddingServer,
+    remote: dict[str, str],
+) -> None:
+    """Killed while it waits for the provider, whose answer comes too late."""
+    killed = await (await run({**settings, **remote})).ready()
+
+    async def kill_first(texts: list[str]) -> web.Response:
+        if len(server.asked) == 1:
+            await killed.kill()
+        return await good(texts)
+
+    server.handler = kill_first
+    await stream.publish(*(decision(prompt=f"RSI {number}") for number in range(5)))
+    assert await killed.ended() == -signal.SIGKILL
+    assert await sql.fetchval(LACKING) == 5
+    other = await (await run({**settings, **remote})).ready()
+
+    async def none_lacks() -> bool:
+        return not await sql.fetchval(LACKING)
+
+    await until("every decision has an embedding", none_lacks)
+    rows = await sql.fetch("SELECT prompt, prompt_embedding::float4[]::float8[] AS made FROM llm_decisions")
+    assert [row["made"] for row in rows] == [vector(row["prompt"]) for row in rows]
+    assert await other.stop() == 0
 
 
 async def test_a_backfill_that_no_provider_can_do_ends_with_a_sentence(

@@ -544,6 +544,28 @@ async def test_an_outage_of_the_database_is_waited_out(
                 assert await stored(sql) == made(ids, prompts)
 
 
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+async def test_the_database_may_go_while_the_provider_is_asked(
+    how: str, dsn: str, postgres_server: PostgresServer, server: EmbeddingServer
+) -> None:
+    prompts = texts(12)
+    ids = await store(dsn, *prompts)
+
+    async def go_once(asked: list[str]) -> web.Response:
+        if len(server.asked) == 2:
+            async with Away(postgres_server, how):
+                pass
+        return await good(asked)
+
+    server.handler = go_once
+    async with running(chore(dsn, server)):
+        await until(lambda: len(server.asked) > 2)
+        async with connected(dsn) as sql:
+            await until(lambda: nothing_waits(sql))
+            assert await stored(sql) == made(ids, prompts)
+            assert await queued_for_index(sql) == set(ids)
+
+
 async def test_one_that_freezes_in_the_middle_holds_up_nobody(
     dsn: str, sql: asyncpg.Connection, postgres_server: PostgresServer, server: EmbeddingServer
 ) -> None:

@@ -85,7 +85,10 @@ class Embedder:
 
     async def _hold(self, connection: Connection) -> None:
         if not await self._lease.take(connection):
-            raise Unavailable("another process makes the same embeddings by now, it is left to that one")
+            raise Unavailable(
+                "another process makes the same embeddings by now, it is left to that one; should it have "
+                f"died, try again in {SECONDS} s"
+            )
 
 
 def _split(texts: Mapping[UUID, str], most: int) -> Iterator[dict[UUID, str]]:
