@@ -180,6 +180,14 @@ async def test_how_long_it_wants_to_be_left_alone_is_heard_up_to_a_minute(
     assert failed.value.retry_after == seconds
 
 
+async def test_where_it_is_asked_too_often_the_setting_is_named(
+    server: EmbeddingServer, provider: Provider
+) -> None:
+    server.handler = answer({"error": {"code": "rate_limit_exceeded"}}, 429)
+    with pytest.raises(ProviderFailed, match=r"\(rate_limit_exceeded\): .+_REQUESTS_PER_MINUTE"):
+        await provider.embed(["a"])
+
+
 async def test_it_may_name_a_date(server: EmbeddingServer, provider: Provider) -> None:
     for away, least, most in ((30, 20, 30), (-30, 0, 0), (3600, 60, 60)):
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=away), usegmt=True)

@@ -64,7 +64,7 @@ async def test_where_every_text_is_refused_none_is_blamed() -> None:
     assert failed.value.kind == "refused"
 
 
-@pytest.mark.parametrize("kind", ["failing", "garbage"])
+@pytest.mark.parametrize("kind", ["unreachable", "failing", "garbage"])
 async def test_a_failure_blames_a_text_only_when_it_has_come_too_often(kind: Kind) -> None:
     provider = Picky({TEXTS[3]: ProviderFailed(kind, "over this one")})
     with pytest.raises(ProviderFailed, match="over this one"):
@@ -78,7 +78,7 @@ async def test_a_text_that_it_takes_at_the_second_or_third_try_is_not_blamed() -
 
     class Moody(Picky):
         async def embed(self, texts: Sequence[str]) -> list[Embedding]:
-            if list(texts) == [TEXTS[3]] and self.asked > 12:
+            if list(texts) == [TEXTS[3]] and self.asked > 17:
                 self.errors = {}
             return await super().embed(texts)
 
@@ -87,14 +87,17 @@ async def test_a_text_that_it_takes_at_the_second_or_third_try_is_not_blamed() -
     assert made == [array("f", [len(text)]) for text in TEXTS]
 
 
-async def test_a_provider_that_fails_over_everything_blames_none() -> None:
-    provider = Picky({text: ProviderFailed("failing", "broken") for text in [*TEXTS, PROBE]})
+@pytest.mark.parametrize("kind", ["unreachable", "failing"])
+async def test_a_provider_that_fails_over_everything_blames_none(kind: Kind) -> None:
+    """And is not asked for each half."""
+    provider = Picky({text: ProviderFailed(kind, "broken") for text in [*TEXTS, PROBE]})
     with pytest.raises(ProviderFailed, match="broken"):
         await embed_each(provider, TEXTS, blaming=True)
+    assert provider.asked == 2
 
 
-@pytest.mark.parametrize("kind", ["unreachable", "busy", "refused"])
-async def test_an_outage_blames_none_however_often(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ["busy", "refused"])
+async def test_what_is_no_texts_fault_blames_none_however_often(kind: Kind) -> None:
     provider = Picky({TEXTS[3]: ProviderFailed(kind, "away")})
     with pytest.raises(ProviderFailed, match="away"):
         await embed_each(provider, TEXTS, blaming=True)

@@ -36,6 +36,7 @@ async def embed_each(
             raise
         if len(texts) == 1:
             return [await _try_again(provider, texts[0])]
+        await _check(provider)  # while it is away, each half would be asked for in vain
     middle = len(texts) // 2
     halves = texts[:middle], texts[middle:]
     return [one for half in halves for one in await embed_each(provider, half, blaming=blaming)]

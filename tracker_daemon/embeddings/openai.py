@@ -131,7 +131,8 @@ class OpenAI:
         if status in _ABOUT_TEXTS:
             return TextRefused(words)
         if status == 429:
-            return ProviderFailed("busy", f"{words}: too many requests, or nothing is left of a quota", after)
+            why = "too many requests (see TRACKER_EMBEDDING_REQUESTS_PER_MINUTE), or no quota is left"
+            return ProviderFailed("busy", f"{words}: {why}", after)
         if status >= 500 or status in _FAILING:
             return ProviderFailed("failing", words, after)
         settings = "TRACKER_EMBEDDING_URL, TRACKER_EMBEDDING_MODEL and TRACKER_EMBEDDING_KEY"
