@@ -96,6 +96,11 @@ def test_the_heaviest_indicators_are_named() -> None:
     assert f"(f ~2, b true, {'x' * 40}\u2026, e ~1)" in situation_summary(asked, []).text
 
 
+def test_of_a_long_name_the_beginning_is_told() -> None:
+    asked = Situation(context={"k" * 60_000: 1, "n": {"b" * 50: True}})
+    assert f"({'k' * 40}\u2026 ~1, n.{'b' * 38}\u2026 true)" in situation_summary(asked, []).text
+
+
 def test_what_is_nearer_counts_more() -> None:
     """1 at no distance, 1/2 as far away as is near."""
     found = [

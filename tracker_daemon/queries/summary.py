@@ -143,11 +143,15 @@ def _named(indicator: Indicator) -> str:
     """`rsi ~62.1`, `uptrend`, `open true`."""
     match indicator.value:
         case bool(value):
-            return f"{indicator.path} {str(value).lower()}"
+            return f"{_short(indicator.path)} {str(value).lower()}"
         case str(value):
-            return value if len(value) <= TEXT_CHARS else f"{value[:TEXT_CHARS]}…"
+            return _short(value)
         case number:
-            return f"{indicator.path} ~{number:.4g}"
+            return f"{_short(indicator.path)} ~{number:.4g}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}…"
 
 
 def _decided(each: OfAction) -> str:
