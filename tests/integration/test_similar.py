@@ -18,6 +18,7 @@ from tests.factory import decision, deliver, outcome
 from tests.record import BEGIN, backdate, known, replay
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import Filter, Situation, reading, similar_decisions
+from tracker_daemon.situations import indicators
 from tracker_daemon.situations.learning import due, learn
 
 if TYPE_CHECKING:
@@ -49,8 +50,22 @@ CONTEXTS = st.fixed_dictionaries(
     },
 )
 
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4) | st.text(
+    "\".[]*$\\/'@ ?(\n\u2028\U0001f4c8", max_size=4
+)
+STRANGE = st.dictionaries(
+    KEYS,
+    st.recursive(
+        TEXTS | NUMBERS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+        max_leaves=5,
+    ),
+    min_size=1,
+    max_size=4,
+)
 
-def contexts(count: int) -> list[dict[str, Any]]:
+
+def contexts(count: int, kind: st.SearchStrategy[dict[str, Any]] = CONTEXTS) -> list[dict[str, Any]]:
     """So many, the same ones each time."""
     made: list[dict[str, Any]] = []
 
@@ -61,7 +76,7 @@ def contexts(count: int) -> list[dict[str, Any]]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(CONTEXTS)
+    @given(kind)
     def make(context: dict[str, Any]) -> None:
         made.append(context)
 
@@ -271,6 +286,18 @@ async def test_distances_and_ranks_are_those_of_plain_python(situations: asyncpg
             )
             near += await check(situations, situation, FILTERS[number % 5], resolved=number % 2 == 1)
     assert near > 1_000
+
+
+async def test_whatever_keys_are_called_a_path_leads_to_its_value(sql: asyncpg.Connection) -> None:
+    for context in contexts(100, STRANGE):
+        there = [*indicators(context)]
+        rows = await sql.fetch(
+            "SELECT jsonb_path_query_first($1::jsonb, place::jsonpath, '{}', true)::text AS found "
+            "FROM unnest($2::text[]) WITH ORDINALITY AS given (place, number) ORDER BY number",
+            json.dumps(context),
+            [indicator.jsonpath for indicator in there],
+        )
+        assert [exact(row["found"]) for row in rows] == [exact(json.dumps(one.value)) for one in there]
 
 
 async def test_the_demos_situations(store: Store, sql: asyncpg.Connection) -> None:

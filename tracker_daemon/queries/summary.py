@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from fractions import Fraction
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from tracker_daemon.intervals import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
     from tracker_daemon.queries.similar import Precedent
     from tracker_daemon.queries.situation import Situation
@@ -24,6 +24,8 @@ EVIDENCE: Final = 3
 NAMED: Final = 4
 """Indicators that the sentence names, those with the greatest weights."""
 TEXT_CHARS: Final = 40
+PARTS: Final = 2**53
+"""Of a weight of 1: a float between 1/2 and 1 is a whole number of them."""
 
 
 class Tally(Struct, frozen=True, kw_only=True):
@@ -74,15 +76,15 @@ def situation_summary(situation: Situation, precedents: Sequence[Precedent]) -> 
 def _tally(situation: Situation, precedents: Sequence[Precedent]) -> dict[str, Any]:
     won = [_nearness(situation, each) for each in precedents if each.outcome == "SUCCESS"]
     lost = [_nearness(situation, each) for each in precedents if each.outcome == "FAILURE"]
-    rate, worth = Fraction(), Fraction()
+    rate = worth = 0.0
     if resolved := won + lost:
-        total = sum(resolved, Fraction())
+        total = sum(resolved)
         rate = sum(won) / total
         worth = total * total / sum(weight * weight for weight in resolved)
-    lower, upper = wilson(float(rate * worth), float(worth))
+    lower, upper = wilson(rate * worth, worth)
     avg_pnl, median_pnl = _money(
         [
-            (Fraction(each.pnl), _nearness(situation, each))
+            (each.pnl, _nearness(situation, each))
             for each in precedents
             if each.pnl is not None and each.pnl.is_finite()  # the column can hold NaN
         ]
@@ -91,7 +93,7 @@ def _tally(situation: Situation, precedents: Sequence[Precedent]) -> dict[str, A
         "decisions": len(precedents),
         "successful": len(won),
         "failed": len(lost),
-        "resolved_success_rate": float(rate) if resolved else None,
+        "resolved_success_rate": rate if resolved else None,
         "resolved_success_rate_lower": lower,
         "resolved_success_rate_upper": upper,
         "avg_pnl": avg_pnl,
@@ -99,22 +101,22 @@ def _tally(situation: Situation, precedents: Sequence[Precedent]) -> dict[str, A
     }
 
 
-def _nearness(situation: Situation, precedent: Precedent) -> Fraction:
-    """Exact, so that equal weights make the usual median."""
+def _nearness(situation: Situation, precedent: Precedent) -> int:
+    """In whole parts, which add up exactly, so that equal weights make the usual median."""
     if not situation.max_distance:
-        return Fraction(1)
-    return 1 - Fraction(precedent.distance) / Fraction(situation.max_distance) / 2
+        return PARTS
+    return int((1 - precedent.distance / situation.max_distance / 2) * PARTS)
 
 
-def _money(weighted: list[tuple[Fraction, Fraction]]) -> tuple[float | None, float | None]:
+def _money(weighted: list[tuple[Decimal, int]]) -> tuple[float | None, float | None]:
     """Mean and median; the median is the middle of the two where half of the weight is on either side."""
     if not weighted:
         return None, None
     total = sum(weight for _, weight in weighted)
     mean = sum(amount * weight for amount, weight in weighted) / total
     weighted.sort()
-    reached = list(accumulate(weight for _, weight in weighted))
-    below, above = bisect_left(reached, total / 2), bisect_right(reached, total / 2)
+    reached = list(accumulate(2 * weight for _, weight in weighted))
+    below, above = bisect_left(reached, total), bisect_right(reached, total)
     return float(mean), float((weighted[below][0] + weighted[above][0]) / 2)
 
 
