@@ -292,6 +292,42 @@ async def test_a_daemon_that_is_killed_before_it_can_write_leaves_all_to_the_nex
     assert await other.stop() == 0
 
 
+async def test_whatever_goes_wrong_neither_the_key_nor_a_prompt_is_logged(
+    run: Run,
+    settings: dict[str, str],
+    stream: Stream,
+    sql: asyncpg.Connection,
+    server: EmbeddingServer,
+    remote: dict[str, str],
+) -> None:
+    key, prompt = "sk-planted", "Is the planted trend up?"
+    echo = {"error": {"message": f"{key}: {prompt}", "code": prompt, "type": key}}
+    answers = [
+        *(answer(echo, status) for status in (401, 429, 500)),
+        *(answer(f"{key}: {prompt}".encode()), answer({"data": [echo]}), answer({"data": []})),
+    ]
+
+    async def one_after_the_other(texts: list[str]) -> web.Response | None:
+        handler = answers.pop(0) if answers else good
+        return await handler(texts)
+
+    server.handler = one_after_the_other
+    own = {"TRACKER_EMBEDDING_KEY": key, "TRACKER_LOG_LEVEL": "debug"}
+    daemon = await (await run({**settings, **remote, **own})).ready()
+    await stream.publish(decision(prompt=prompt))
+
+    async def has_one() -> bool:
+        return bool(
+            await sql.fetchval("SELECT count(*) FROM llm_decisions WHERE prompt_embedding IS NOT NULL")
+        )
+
+    await until("it has an embedding", has_one)
+    assert await daemon.stop() == 0
+    assert server.headers[-1]["Authorization"] == f"Bearer {key}"
+    assert "answers 401" in daemon.output()
+    assert "planted" not in daemon.output()
+
+
 async def test_a_backfill_that_no_provider_can_do_ends_with_a_sentence(
     server: EmbeddingServer, remote: dict[str, str], sql: asyncpg.Connection
 ) -> None:
