@@ -228,7 +228,13 @@ def test_what_cannot_be_redacted_by_is_named_entry_by_entry() -> None:
 
 
 def test_secrets_come_from_files_without_their_trailing_newline(tmp_path: Path) -> None:
-    for name, text in {"dsn": "postgresql://u:p@h/db\n", "pw": " p w \r\n", "m": "postgres:///x"}.items():
+    files = {
+        "dsn": "postgresql://u:p@h/db\n",
+        "pw": " p w \r\n",
+        "m": "postgres:///x",
+        "q": "postgresql://r:p@h/db\n",
+    }
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
     settings = load(
         environ={
@@ -236,9 +242,12 @@ def test_secrets_come_from_files_without_their_trailing_newline(tmp_path: Path) 
             "TRACKER_POSTGRES_MIGRATE_DSN_FILE": str(tmp_path / "m"),
             "TRACKER_NATS_USER": "me",
             "TRACKER_NATS_PASSWORD_FILE": str(tmp_path / "pw"),
+            "TRACKER_QUERY_DSN_FILE": str(tmp_path / "q"),
         }
     )
     assert settings.postgres.dsn.get_secret_value() == "postgresql://u:p@h/db"
+    assert settings.query.dsn is not None
+    assert settings.query.dsn.get_secret_value() == "postgresql://r:p@h/db"
     assert settings.postgres.migrate_dsn is not None
     assert settings.postgres.migrate_dsn.get_secret_value() == "postgres:///x"
     assert settings.nats.password is not None

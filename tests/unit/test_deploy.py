@@ -25,7 +25,14 @@ UNIT = DEPLOY / "systemd" / "tracker-daemon.service"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
 SECRETS = {
     f"TRACKER_{name}_FILE"
-    for name in ("NATS_PASSWORD", "NATS_TOKEN", "POSTGRES_DSN", "POSTGRES_MIGRATE_DSN", "EMBEDDING_KEY")
+    for name in (
+        "NATS_PASSWORD",
+        "NATS_TOKEN",
+        "POSTGRES_DSN",
+        "POSTGRES_MIGRATE_DSN",
+        "EMBEDDING_KEY",
+        "QUERY_DSN",
+    )
 }
 
 

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 _SECRETS = [
     NAMES[key]
-    for key in ("nats.password", "nats.token", "postgres.dsn", "postgres.migrate_dsn", "embedding.key")
+    for key in (
+        "nats.password",
+        "nats.token",
+        "postgres.dsn",
+        "postgres.migrate_dsn",
+        "embedding.key",
+        "query.dsn",
+    )
 ]
 # How a source may spell a setting, or the file of a secret.
 _VARIABLES = {name: name for name in [*NAMES.values(), *(f"{secret}_FILE" for secret in _SECRETS)]}
