@@ -98,7 +98,7 @@ def _print(seen: Verification, settings: Settings) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("subject", overflow="fold")
     for name in _figures(Counter()):
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
     for subject, fates in seen.subjects.items():
         table.add_row(subject, *(f"{figure:,}" for figure in _figures(fates).values()))
     console.print(table)
