@@ -304,6 +304,13 @@ def test_the_unit_waits_for_the_word_of_a_daemon_and_restarts_one_that_hangs(
     assert "AF_UNIX" in unit["RestrictAddressFamilies"][0].split()
 
 
+def test_the_unit_lets_what_computes_embeddings_lower_its_priority(unit: dict[str, list[str]]) -> None:
+    """Which is among the @resources that are taken away before: the latter line wins."""
+    assert unit["SystemCallFilter"].index("setpriority") > unit["SystemCallFilter"].index(
+        "~@privileged @resources"
+    )
+
+
 def test_the_unit_knows_the_exit_codes(unit: dict[str, list[str]]) -> None:
     assert unit["SuccessExitStatus"] == ["3"]
     assert unit["RestartPreventExitStatus"] == ["2"]
