@@ -305,10 +305,9 @@ def test_the_unit_waits_for_the_word_of_a_daemon_and_restarts_one_that_hangs(
 
 
 def test_the_unit_lets_what_computes_embeddings_lower_its_priority(unit: dict[str, list[str]]) -> None:
-    """Which is among the @resources that are taken away before: the latter line wins."""
-    assert unit["SystemCallFilter"].index("setpriority") > unit["SystemCallFilter"].index(
-        "~@privileged @resources"
-    )
+    """That call is one of the @resources, which are taken away: of two lines the later one wins."""
+    calls = unit["SystemCallFilter"]
+    assert calls.index("setpriority") > calls.index("~@privileged @resources")
 
 
 def test_the_unit_knows_the_exit_codes(unit: dict[str, list[str]]) -> None:

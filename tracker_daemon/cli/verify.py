@@ -97,7 +97,7 @@ def _print(seen: Verification, settings: Settings) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("subject", overflow="fold")
-    for name in _figures(Counter()):
+    for name in _figures(Counter()):  # headings of two lines leave 80 columns room for millions
         table.add_column(name.replace("_", "\n"), justify="right")
     for subject, fates in seen.subjects.items():
         table.add_row(subject, *(f"{figure:,}" for figure in _figures(fates).values()))
