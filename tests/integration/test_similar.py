@@ -396,7 +396,10 @@ for _ in range(20):
     ("asked", "says"),
     [
         ({"context": {}}, "says nothing that counts"),
-        ({"context": {"a": None, "b": [{}, []], "c": float("nan")}}, "says nothing that counts"),
+        ({"context": {"a": None, "b": [{}, []]}}, "says nothing that counts"),
+        ({"context": {"a": 1, "b": {"c": 10**400}}}, "b.c is a number that no decision has: beyond"),
+        ({"context": {"a": 1, "b": float("-inf")}}, "b is a number that no decision has"),
+        ({"context": {"a": 1, "b": float("nan")}}, "b is a number that no decision has"),
         ({"context": {"a": 1}, "weights": {"a": 0}}, "says nothing that counts"),
         ({"context": {str(n): n for n in range(10_000)}}, "at most 200 indicators"),
         ({"context": DEEP}, "at most 20 steps deep"),

@@ -75,8 +75,6 @@ def leaves(value: Any) -> int:
             return sum(map(leaves, value))
         case None:
             return 0
-        case float() if not math.isfinite(value):
-            return 0
     return 1
 
 
@@ -90,10 +88,10 @@ def test_no_two_indicators_have_one_path_and_each_leads_to_its_value(context: di
         assert found is indicator.value
 
 
-def test_numbers_beyond_a_float64_are_none() -> None:
+def test_of_numbers_beyond_a_float64_nothing_is_learnt() -> None:
     biggest = sys.float_info.max
     context = {"a": math.inf, "b": math.nan, "c": 10**400, "d": -biggest, "e": 10**300}
-    assert flat(context) == {"d": -biggest, "e": 10**300}
+    assert [*scales(*[context] * MIN_NUMBERS)] == ["d", "e"]
 
 
 def test_ten_thousand_levels_are_no_trouble() -> None:

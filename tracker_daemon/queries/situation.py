@@ -45,6 +45,11 @@ class Situation(Struct, frozen=True, kw_only=True):
             )
         if any(len(indicator.steps) > MAX_DEPTH for indicator in found):
             raise InvalidQuestion(f"an indicator lies at most {MAX_DEPTH} steps deep in its situation")
+        for indicator in found:
+            if indicator.is_beyond:
+                raise InvalidQuestion(
+                    f"{indicator.path} is a number that no decision has: beyond a float64, or none at all"
+                )
         self._check_weights({indicator.path for indicator in found})
         pairs = ((indicator, self.weights.get(indicator.path, 1.0)) for indicator in found)
         counting = [(indicator, weight) for indicator, weight in pairs if weight]

@@ -41,12 +41,17 @@ class Indicator(Struct, frozen=True):
         """Whether differences count, not only whether it is the same."""
         return not isinstance(self.value, str | bool)
 
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it is a number that no message can hold: none of a float64."""
+        return not (isinstance(self.value, str) or abs(self.value) <= sys.float_info.max)
+
     def _joined(self, spelled: Callable[[str], str]) -> str:
         return "".join(f".{spelled(step)}" if isinstance(step, str) else f"[{step}]" for step in self.steps)
 
 
 def indicators(context: Mapping[str, Any]) -> Iterator[Indicator]:
-    """Yield the indicators in the order of the context; null, and a number beyond a float64, are none.
+    """Yield the indicators in the order of the context; null is none.
 
     The element of an array is what stands at its place. A number that comes as a text stays a text.
     """
@@ -58,7 +63,5 @@ def indicators(context: Mapping[str, Any]) -> Iterator[Indicator]:
                 rest += [((*steps, key), inner) for key, inner in reversed(value.items())]
             case list():
                 rest += [((*steps, place), value[place]) for place in reversed(range(len(value)))]
-            case bool() | str():
-                yield Indicator(steps, value)
-            case int() | float() if abs(value) <= sys.float_info.max:
+            case bool() | str() | int() | float():
                 yield Indicator(steps, value)

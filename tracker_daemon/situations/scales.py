@@ -42,7 +42,7 @@ class Sample:
     def add(self, context: Mapping[str, Any]) -> None:
         """Take the numbers among the first `MAX_INDICATORS` indicators of a context."""
         for indicator in islice(indicators(context), MAX_INDICATORS):
-            if not indicator.is_number or len(indicator.steps) > MAX_DEPTH:
+            if not indicator.is_number or indicator.is_beyond or len(indicator.steps) > MAX_DEPTH:
                 continue
             path = indicator.path
             if path in self._numbers or len(self._numbers) < MAX_PATHS:
