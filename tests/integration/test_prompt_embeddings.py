@@ -469,6 +469,26 @@ async def test_one_text_that_is_refused_for_good_holds_up_no_other(
     assert "poison" not in str(line)
 
 
+async def test_one_that_takes_few_requests_at_once_is_told_what_it_refuses_all_the_same(
+    dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
+) -> None:
+    """To find the text takes more requests than it takes in a row: what they told is kept."""
+
+    async def picky(asked: list[str]) -> web.Response | None:
+        if len(server.asked) % 3 == 0:
+            return await answer({}, 429)(asked)
+        return await (answer({}, 400) if "poison" in asked else good)(asked)
+
+    server.handler = picky
+    prompts = texts(8)
+    prompts[0] = "poison"
+    ids = await store(dsn, *prompts)
+    async with running(chore(dsn, server)):
+        await until(lambda: nothing_waits(sql))
+    expected: dict[UUID, Any] = {**made(ids, prompts), ids[0]: (None, None)}
+    assert await stored(sql) == expected
+
+
 async def test_one_that_is_too_slow_for_a_whole_batch_is_asked_for_less(
     dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
 ) -> None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tracker_daemon import metrics
 from tracker_daemon.embeddings import prompts
-from tracker_daemon.embeddings.isolation import embed_each
+from tracker_daemon.embeddings.isolation import Known, embed_each
 from tracker_daemon.embeddings.provider import ProviderFailed, TextRefused
 from tracker_daemon.errors import Unavailable
 from tracker_daemon.lease import SECONDS
@@ -47,6 +47,7 @@ class Embedder:
         self._settings = settings
         self._lease = lease
         self._failures = 0
+        self._known: Known = {}
 
     async def embed(self, connection: Connection, ids: Sequence[UUID]) -> AsyncIterator[Batch]:
         """Fill what lacks an embedding; yield each batch once it is committed.
@@ -68,7 +69,10 @@ class Embedder:
     async def _ask(self, connection: Connection, texts: Mapping[UUID, str]) -> dict[UUID, Embedding]:
         await self._hold(connection)
         blaming = self._failures >= BLAMING_FAILURES
-        asking = asyncio.create_task(embed_each(self._provider, [*texts.values()], blaming=blaming))
+        group, known = tuple(texts.values()), self._known
+        if group not in known:
+            known.clear()  # of another batch
+        asking = asyncio.create_task(embed_each(self._provider, group, known, blaming=blaming))
         try:
             while not (await asyncio.wait({asking}, timeout=SECONDS / 3))[0]:
                 await self._hold(connection)
@@ -81,6 +85,7 @@ class Embedder:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         self._failures = 0
+        known.clear()
         return dict(_made(texts, answers))
 
     async def _hold(self, connection: Connection) -> None:

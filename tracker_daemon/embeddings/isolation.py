@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tracker_daemon.embeddings.provider import ProviderFailed, TextRefused
 
@@ -11,20 +11,36 @@ if TYPE_CHECKING:
 
     from tracker_daemon.embeddings.provider import Embedding, Provider
 
+Known: TypeAlias = "dict[tuple[str, ...], list[Embedding | TextRefused] | None]"
+"""What has been found out of a group of texts: an answer to each; None: it has to be halved."""
+
 PROBE: Final = "The trend is up, and volume confirms it."
 TRIES: Final = 3
 """So often must the provider fail over one text, and take another each time, before that one is blamed."""
 
 
 async def embed_each(
-    provider: Provider, texts: Sequence[str], *, blaming: bool
+    provider: Provider, texts: Sequence[str], known: Known, *, blaming: bool
 ) -> list[Embedding | TextRefused]:
     """Return for each text its vector, or why it can have none; halves what is refused until it is one text.
 
     `blaming`: the provider has failed so often over these texts that its failures may be about one of them.
     A text is blamed only where the provider takes another one right afterwards; else `ProviderFailed` is
-    raised.
+    raised, and what is `known` by then is not asked for again.
     """
+    group = tuple(texts)
+    if group not in known:
+        known[group] = await _answers(provider, texts, blaming=blaming)
+    if (answers := known[group]) is not None:
+        return answers
+    middle = len(texts) // 2
+    halves = texts[:middle], texts[middle:]
+    return [one for half in halves for one in await embed_each(provider, half, known, blaming=blaming)]
+
+
+async def _answers(
+    provider: Provider, texts: Sequence[str], *, blaming: bool
+) -> list[Embedding | TextRefused] | None:
     try:
         return list(await provider.embed(texts))
     except TextRefused as error:
@@ -37,9 +53,7 @@ async def embed_each(
         if len(texts) == 1:
             return [await _try_again(provider, texts[0])]
         await _check(provider)  # while it is away, each half would be asked for in vain
-    middle = len(texts) // 2
-    halves = texts[:middle], texts[middle:]
-    return [one for half in halves for one in await embed_each(provider, half, blaming=blaming)]
+    return None
 
 
 async def _try_again(provider: Provider, text: str) -> Embedding | TextRefused:
