@@ -149,11 +149,11 @@ async def similar_decisions(
 ) -> Precedents:
     """Return the decisions made in the most similar situations; ask inside `reading`.
 
-    The distance is Gower's (Biometrics 27, 1971), the weighted mean over the indicators that both have: of
-    categories 0 if they are the same, else 1; of numbers their difference divided by the `spread` of their
-    `Scale`, in place of the range, and 1 at most; where that is 0, they are the same or not. What one of them
-    lacks, or has as a number where the other has a category, counts neither way; but a decision that shares
-    less than `min_overlap` is no precedent. `resolved`: only decisions whose outcome is known.
+    The distance is Gower's (Biometrics 27, 1971), the weighted mean over the indicators that both have, to 12
+    places: of categories 0 if they are the same, else 1; of numbers their difference divided by the `spread`
+    of their `Scale`, in place of the range, and 1 at most; where that is 0, they are the same or not. What
+    one of them lacks, or has as a number where the other has a category, counts neither way; but a decision
+    that shares less than `min_overlap` is no precedent. `resolved`: only decisions whose outcome is known.
     """
     if not 1 <= limit <= MAX_PRECEDENTS:
         raise InvalidQuestion(f"limit must be from 1 to {MAX_PRECEDENTS}, not {limit}")
