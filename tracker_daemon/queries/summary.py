@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from tracker_daemon.intervals import wilson
+from tracker_daemon.queries.quoting import word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -153,11 +154,11 @@ def _named(indicator: Indicator) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}…"
+    return word(text) if len(text) <= TEXT_CHARS else f"{word(text[:TEXT_CHARS])}…"
 
 
 def _decided(each: OfAction) -> str:
-    said = f"{each.decisions} {each.action or 'without action'}"
+    said = f"{each.decisions} {word(each.action) if each.action else 'without action'}"
     if each.avg_pnl is None:
         return said
     amount = f"{each.avg_pnl:z,.2f}".removesuffix(".00")
