@@ -129,6 +129,7 @@ async def test_every_question(pooled: str) -> None:
         "decision": {"id": id_},
         "search": {"text": "hold"},
         "similar": {"situation": {"rsi": 62.1}},
+        "context": {"situation": {"rsi": 62.1}, "as_of": datetime.now(UTC)},
     }
     asked = [kind(**needed.get(name, {})) for name, kind in QUESTIONS.items()]
     async with crowd(pooled), Reader(pooled, 2) as reader:

@@ -505,6 +505,7 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
             "decision": {"id": id_},
             "search": {"text": "hold"},
             "similar": {"situation": {"rsi": 62.1}},
+            "context": {"situation": {"rsi": 62.1}},
         }
         for name, kind in QUESTIONS.items():
             assert await kind(**needed.get(name, {})).answer(connection)

@@ -113,6 +113,8 @@ WRONG = [
     ("similar", b'{"situation": {}}', "400", "the situation says nothing that counts"),
     ("similar", b'{"situation": {"a": 1}, "limit": 101}', "400", "<= 100"),
     ("similar", b'{"situation": {"a": 1}, "weights": {"a": 1001}}', "400", "from 0 to 1000"),
+    ("context", b'{"situation": {"a": 1}, "outcome": "SUCCESS"}', "400", "leave out outcome"),
+    ("context", b'{"situation": {"a": 1}, "token_budget": 9}', "400", "a budget of 9 is too small"),
     ("decision", b'{"id": "7"}', "400", "Invalid UUID"),
     ("decision", b'{"id": "00000000-0000-4000-8000-000000000000"}', "404", "no such decision"),
 ]
@@ -387,6 +389,9 @@ async def test_no_reply_is_larger_than_the_server_takes(
         "SELECT id FROM llm_decisions WHERE symbol = 'BTC' ORDER BY created_at DESC, id DESC"
     )
     async with agent_on(small_server) as agent, served(agent, small_server, dsn):
+        [info] = await agent.services("INFO")
+        explained = {end["name"]: bool(end["metadata"]) for end in info["endpoints"]}
+        assert (explained["stats"], explained["context"]) == (True, False)
         rows = await agent.pages("recent", symbol="BTC", limit=1000)
         assert [row["id"] for row in rows] == [str(row["id"]) for row in expected]
         hits = await agent.pages("search", text="buy", symbol="BTC", limit=1000)

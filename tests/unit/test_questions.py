@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS, as_json, parse
-from tracker_daemon.queries.questions import Calibration, One, Recent, Search, Similar, Stats
+from tracker_daemon.queries.questions import Calibration, Context, One, Recent, Search, Similar, Stats
 
 
 def test_a_question_is_its_filter_and_more() -> None:
@@ -51,6 +51,9 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Similar, b'{"situation": {"rsi": 1e400}}', "Number out of range"),
         (Similar, b'{"situation": {}, "limit": 101}', r"<= 100.*\$\.limit"),
         (Similar, b'{"situation": {}, "weights": {"rsi": "2"}}', r"Expected `float`, got `str`.*\$\.weights"),
+        (Context, b'{"agent_name": "risk"}', "missing required field `situation`"),
+        (Context, b'{"situation": {}, "token_budget": 100001}', r"<= 100000.*\$\.token_budget"),
+        (Context, b'{"situation": {}, "quoting": "some"}', r"Invalid enum value 'some'"),
         (One, b"{}", "missing required field `id`"),
         (One, b'{"id": "7"}', "Invalid UUID"),
         (Recent, b"[]", "Expected `object`"),

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.briefing import MAX_TOKENS, TOKENS, Briefing, Quoting, fitted, gather_facts
 from tracker_daemon.queries.calibration import MAX_BUCKETS, MIN_BUCKETS, Calibrations, calibration
 from tracker_daemon.queries.decisions import (
     Told,
@@ -130,6 +131,31 @@ class Similar(Filter, frozen=True, kw_only=True):
         return await similar_decisions(connection, situation, self, self.limit, resolved=self.resolved)
 
 
+class Context(Filter, frozen=True, kw_only=True):
+    """What the record says to an agent in a situation, as a block of a prompt: `token_budget` tokens at most.
+
+    `situation` as in `Similar`, whose decisions may be those of any agent and model; of those that the
+    conditions choose there are statistics, calibration, the open and the latest ones. `quoting`: short parts
+    of no stored texts, of `responses`, or of prompts too. `maturity_seconds` as in `Stats`.
+    """
+
+    situation: dict[str, Any]
+    token_budget: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] = TOKENS
+    quoting: Quoting = "responses"
+    maturity_seconds: Seconds | None = None
+
+    async def answer(self, connection: Connection) -> Briefing:
+        """Ask inside `reading`."""
+        facts = await gather_facts(
+            connection,
+            self,
+            Situation(context=self.situation),
+            quoting=self.quoting,
+            maturity=timedelta(seconds=self.maturity_seconds or 0),
+        )
+        return fitted(facts, self.token_budget)
+
+
 class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decision, with its ledger; as the record was at a time, or is now."""
 
@@ -141,7 +167,7 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return await decision(connection, self.id, self.as_of)
 
 
-Question = Stats | Calibration | Recent | Successful | Failed | One | Search | Similar
+Question = Stats | Calibration | Recent | Successful | Failed | One | Search | Similar | Context
 
 QUESTIONS: Final[dict[str, type[Question]]] = {
     "stats": Stats,
@@ -152,6 +178,7 @@ QUESTIONS: Final[dict[str, type[Question]]] = {
     "decision": One,
     "search": Search,
     "similar": Similar,
+    "context": Context,
 }
 """The questions by the name under which they are asked."""
 

@@ -34,6 +34,8 @@ CODES: Final = ("200", "400", "404", "413", "500", "503")
 _CODE_OF: Final[dict[type[Exception], str]] = {InvalidQuestion: "400", TooLarge: "413", Busy: "503"}
 MAX_QUESTION_BYTES: Final = 64 << 10
 """Far more than a filter with its cursor takes."""
+FRAME_BYTES: Final = 4096
+"""What stands around the schemas of all endpoints where the service tells of itself."""
 MAX_WORDS: Final = 500
 """Characters of an error, which travels in a header."""
 
@@ -49,6 +51,7 @@ class QueryService:
         self._tasks = Tasks(client)
         self._reader: Reader | None = None
         self._trouble: str | None = None
+        self._room = 0
         for name in QUESTIONS:
             metrics.query_seconds.labels(name)
             for code in CODES:
@@ -56,6 +59,7 @@ class QueryService:
 
     async def run(self) -> None:
         """Answer until cancelled."""
+        self._room = self._client.max_payload - FRAME_BYTES
         config = ServiceConfig(NAME, __version__, "What was decided, and what came of it")
         service = Service(cast("Client", self._tasks), config)
         async with Reader(
@@ -78,11 +82,17 @@ class QueryService:
 
     async def _add(self, service: Service, name: str, reader: Reader) -> None:
         schemas = {"question": question_schema(name), "answer": answer_schema(name)}
+        metadata = {about: msgspec.json.encode(schema).decode() for about, schema in schemas.items()}
+        # All of them travel in one message when somebody asks what there is: those that fit.
+        size = len(msgspec.json.encode(metadata))
+        if size > self._room:
+            metadata, size = {}, 0
+        self._room -= size
         await service.add_endpoint(
             name=name,
             subject=f"{self._settings.subject}.{name}",
             handler=partial(self._handle, name, reader),
-            metadata={about: msgspec.json.encode(schema).decode() for about, schema in schemas.items()},
+            metadata=metadata,
         )
 
     async def _handle(self, name: str, reader: Reader, request: Request) -> None:
