@@ -116,6 +116,18 @@ QUESTIONS_OF_AGENTS: list[Callable[[DecisionTracker], Awaitable[Any]]] = [
         resolved=True,
         as_of=LATE,
     ),
+    lambda tracker: tracker.build_context("risk", "BTC", {"trend": "up"}, 700, as_of=LATE),
+    lambda tracker: tracker.build_context(
+        None,
+        None,
+        {"rsi": 62.1, "trend": "down"},
+        counter=len,
+        token_budget=5_000,
+        quoting="all",
+        maturity_seconds=86400.0,
+        model="gpt-x",
+        as_of=LATE,
+    ),
     lambda tracker: tracker.ask(QUESTIONS["stats"](group_by=("model", "day"))),
     lambda tracker: tracker.ask(QUESTIONS["search"](text="sell hold", limit=3)),
 ]
@@ -133,6 +145,8 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
     for tracker in sides.values():
         near = await tracker.find_similar_decisions("BTC", {"trend": "up"}, limit=3)
         assert [(each.symbol, each.distance) for each in near.precedents] == [("BTC", 0)] * 3
+        told = await tracker.build_context("risk", "BTC", {"trend": "up"}, 900, counter=len)
+        assert told.tokens == len(told.text) <= 900
     page = await sides["nats"].get_recent_decisions(limit=250)
     assert len(page.rows) == 250
     rest = await sides["postgres"].get_recent_decisions(limit=1000, cursor=page.cursor)
@@ -154,6 +168,9 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.get_calibration(maturity_seconds=float("inf")), "maturity_seconds"),
         (lambda tracker: tracker.search_decisions("-rsi"), "a word that is there"),
         (lambda tracker: tracker.find_similar_decisions("BTC", {}), "says nothing that counts"),
+        (lambda tracker: tracker.build_context("risk", "BTC", {}), "says nothing that counts"),
+        (lambda tracker: tracker.build_context("risk", "BTC", {"a": 1}, 20), "a budget of 20 is too small"),
+        (lambda tracker: tracker.build_context("r", None, {"a": 1}, 20, len), "a budget of 20 is too small"),
         (lambda tracker: tracker.find_similar_decisions("BTC", {"a": object()}), "cannot be written as JSON"),
         (
             lambda tracker: tracker.find_similar_decisions("BTC", {"a": 1}, cursor="x"),
@@ -163,8 +180,8 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
     ids=[
-        *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation", "no JSON"),
-        *("page", "id", "asked"),
+        *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation"),
+        *("context", "budget", "counter", "no JSON", "page", "id", "asked"),
     ],
 )
 async def test_a_wrong_question_is_refused_alike(

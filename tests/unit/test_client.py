@@ -54,6 +54,9 @@ def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() ->
     positional = {"symbol", "situation", "limit", "agent_name"}
     asked = set(QUESTIONS["similar"].__struct_fields__) - {"context"}
     assert set(keywords.Resembling.__annotations__) | positional == asked
+    positional = {"agent_name", "symbol", "situation", "token_budget"}
+    asked = set(QUESTIONS["context"].__struct_fields__) - {"context"}
+    assert set(keywords.Informing.__annotations__) | positional == asked
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,10 @@ class Resembling(Beside, total=False):
     max_distance: float
     min_overlap: float
     resolved: bool
+
+
+class Informing(Beside, total=False):
+    """And what is said beside numbers, see `queries.Quoting`, and how old decisions are that count."""
+
+    quoting: Literal["none", "responses", "all"]
+    maturity_seconds: float

@@ -14,10 +14,10 @@ from tracker_daemon.client.outbox import Outbox
 from tracker_daemon.client.payload import check, finite, new_id, recorded, written
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, contract_field
-from tracker_daemon.queries import Page, as_json, parse, questions
+from tracker_daemon.queries import MAX_TOKENS, TOKENS, Page, as_json, fitted, parse, questions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from typing import Unpack
     from uuid import UUID
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from tracker_daemon.client.side import Asked, Listing, Side
-    from tracker_daemon.queries import Calibration, Precedents, Searched, Stats, Told, Whole
+    from tracker_daemon.queries import Briefing, Calibration, Precedents, Searched, Stats, Told, Whole
     from tracker_daemon.redaction import Redactor
 
 log = logging.getLogger(__name__)
@@ -217,6 +217,26 @@ class DecisionTracker:
         """
         asked = {**conditions, "symbol": symbol, "situation": recorded(context), "limit": limit}
         return await self.ask(_question(questions.Similar, agent_name, asked))
+
+    async def build_context(
+        self,
+        agent_name: str | None,
+        symbol: str | None,
+        context: Mapping[str, Any],
+        token_budget: int = TOKENS,
+        counter: Callable[[str], int] | None = None,
+        **conditions: Unpack[keywords.Informing],
+    ) -> Briefing:
+        """What the record says to an agent in a situation; its `text` is Markdown to be put into a prompt.
+
+        Success in similar situations, the agent's record, what its confidence is worth, its open and latest
+        decisions, in whole lines: what matters most, within the budget as `counter` counts tokens, or as
+        `queries.estimate` does. Stored texts are quoted in it so that they stay data.
+        """
+        asked = {**conditions, "symbol": symbol, "situation": recorded(context)}
+        budget = {"token_budget": MAX_TOKENS if counter else token_budget}
+        briefing = await self.ask(_question(questions.Context, agent_name, asked | budget))
+        return fitted(briefing.facts, token_budget, counter) if counter else briefing
 
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
         """One decision with its ledger of outcomes, at a time or now; None: there is none."""
