@@ -369,6 +369,45 @@ class TestSimilar:
             assert says in refused(await tracker("similar", *arguments, settings=asked), code)
 
 
+class TestContext:
+    """`context`."""
+
+    async def test_a_block_for_a_prompt(self, asked: dict[str, str], record: asyncpg.Connection) -> None:
+        """The same text as in the JSON, within the budget."""
+        del record
+        question = ("context", '{"trend": "up"}', "--agent", "risk", "--symbol", "BTC", "--as-of")
+        text = await ask(asked, *question, "2026-01-09", "--budget", "700")
+        assert text.startswith("# The record of risk on BTC, as of 2026-01-09 00:00 UTC\n\n")
+        assert "\nIn similar situations (up) we previously decided: " in text
+        assert "\n## Record\n" in text
+        assert "\nNo room was left for " in text
+        told = orjson.loads(await ask(asked, *question, "2026-01-09", "--budget", "700", "--json"))
+        assert (told["text"], told["tokens"] <= 700) == (text, True)
+        assert told["facts"]["asked"]["agent_name"] == "risk"
+        whole = await ask(asked, *question, "2026-01-09", "--budget", "100000", "--quoting", "all")
+        assert '\n> data, prompt: "Buy, sell or hold?"\n> data, response: "no JSON"\n' in whole
+        assert "No room" not in whole
+        assert "> data" not in await ask(asked, *question, "2026-01-09", "--quoting", "none")
+        young = await ask(asked, *question, "2026-01-09", "--maturity", "5d")
+        assert "\nNot counted, as too young: " in young
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "says"),
+        [
+            (("{}",), 1, "says nothing that counts"),
+            (('{"a": 1}', "--budget", "20"), 1, "a budget of 20 is too small"),
+            (('{"a": 1}', "--budget", "0"), 2, "--budget"),
+            (('{"a": 1}', "--quoting", "some"), 2, "--quoting"),
+            (('{"a": 1}', "--outcome", "failure"), 1, "leave out outcome"),
+            (("up",), 2, "expected a JSON object"),
+        ],
+    )
+    async def test_what_is_wrong_is_said(
+        self, arguments: tuple[str, ...], code: int, says: str, asked: dict[str, str]
+    ) -> None:
+        assert says in refused(await tracker("context", *arguments, settings=asked), code)
+
+
 class TestShow:
     """`show`."""
 

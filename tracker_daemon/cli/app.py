@@ -14,6 +14,7 @@ from tracker_daemon import __version__
 from tracker_daemon.cli import (
     calibration,
     check,
+    context,
     dead_letters,
     decisions,
     demo,
@@ -50,6 +51,7 @@ app.command("successful")(decisions.successful)
 app.command("failed")(decisions.failed)
 app.command()(search.search)
 app.command()(similar.similar)
+app.command()(context.context)
 app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)
