@@ -68,7 +68,7 @@ def event(number: int, place: int, word: str, pnl: int | None, hours: tuple[int,
 
 async def write(sql: asyncpg.Connection, rows: list[Row], events: list[Row]) -> None:
     """Have the record hold these and no others."""
-    await sql.execute("TRUNCATE llm_decisions, llm_outcomes")
+    await sql.execute("DELETE FROM llm_decisions; DELETE FROM llm_outcomes")
     for table, columns, records in (("llm_decisions", COLUMNS, rows), ("llm_outcomes", EVENTS, events)):
         values = [[each[name] for name in columns] for each in records]
         await sql.copy_records_to_table(table, columns=columns, records=values)
@@ -261,7 +261,7 @@ async def test_neither_the_future_nor_other_symbols_appear(
 ) -> None:
     """A briefing as of a time is that of a record in which nothing else was ever written."""
     as_of = BEGIN + timedelta(hours=hour)
-    await sql.execute("TRUNCATE llm_scales")
+    await sql.execute("DELETE FROM llm_scales")
     for at, spread in ((-1, 10), (20, 30), (60, 5)):
         await learnt(sql, BEGIN + timedelta(hours=at), spread)
     rows = [row(number, of, made, **more) for number, (of, made, more, _) in enumerate(history)]
@@ -382,7 +382,7 @@ async def test_a_stored_text_stays_data(
     prompt: str, response: str, label: str, sql: asyncpg.Connection
 ) -> None:
     """It stands on lines of its own, and changes none of the others."""
-    await sql.execute("TRUNCATE llm_scales")
+    await sql.execute("DELETE FROM llm_scales")
     await learnt(sql, BEGIN, 10)
     symbol, context = label[:20], json.dumps({"trend": label, "rsi": 62})
     names = {"agent_name": label, "decision_type": label[:50], "action": symbol, "context": context}
