@@ -12,6 +12,7 @@ import typer
 from msgspec import Struct, field
 
 from tests.bench.figures import Spread
+from tests.bench.rows import DIMENSIONS
 from tests.bench.stage import Stage
 
 if TYPE_CHECKING:
@@ -76,10 +77,12 @@ class Bench(Struct):
         typer.echo(text, err=True)
 
     @contextlib.asynccontextmanager
-    async def stage(self, settings: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
+    async def stage(
+        self, settings: Mapping[str, str] | None = None, dimensions: int = DIMENSIONS
+    ) -> AsyncIterator[Stage]:
         """Have servers of its own for a block; their data is gone afterwards."""
         with _folder() as folder:
-            async with Stage(folder).running(settings) as stage:
+            async with Stage(folder, dimensions).running(settings) as stage:
                 self.servers |= await stage.about()
                 yield stage
 

@@ -20,7 +20,7 @@ from tracker_daemon.config.settings import NatsSettings
 from tracker_daemon.consumer.stream import ensure_consumer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from tests.bench.stage import Stage
 
@@ -48,16 +48,16 @@ class Daemons:
         *,
         count: int = 1,
         settings: dict[str, str] | None = None,
-        together: bool = False,
+        first: Callable[[Daemon], Awaitable[object]] | None = None,
     ) -> None:
-        """Keep what is run; `together`: nothing is delivered before all of them have started."""
+        """Keep what is run; `first` is what each has to reach before anything is delivered."""
         self.name = name
         self.table = SHIPPED.name
         self.metrics: list[Metrics] = []
         self.peak_rss: list[int] = []
         self._count = count
         self._settings = settings or {}
-        self._together = together
+        self._first = first
 
     async def run(self, stage: Stage, messages: list[bytes]) -> Drained:
         """Drain a stream that is filled with the messages."""
@@ -68,13 +68,13 @@ class Daemons:
     async def drain(self, stage: Stage, count: int) -> Drained:
         """Drain the stream as it is; afterwards `metrics` and `peak_rss` hold one entry a process."""
         js = stage.client.jetstream()
-        if self._together:
+        if self._first:
             await ensure_consumer(js, NatsSettings())
             await js.pause_consumer(STREAM, DURABLE, "2100-01-01T00:00:00Z")
         async with self.started(stage) as running:
-            if self._together:
+            if self._first:
                 for daemon in running:
-                    await daemon.said("started")
+                    await self._first(daemon)
                 await js.resume_consumer(STREAM, DURABLE)
             found = await drained(stage, DURABLE, count, lambda: _cpu(running), lambda: _alive(running))
             self.metrics = [await daemon.metrics() for daemon in running]

@@ -46,14 +46,15 @@ _WINDOW: Final = 500
 class Stage:
     """One nats-server, one PostgreSQL with a migrated database, one stream."""
 
-    def __init__(self, folder: Path) -> None:
-        """Keep both servers' data in `folder`."""
+    def __init__(self, folder: Path, dimensions: int = DIMENSIONS) -> None:
+        """Keep both servers' data in `folder`; embeddings are so long."""
         self.folder = folder
         self.nats = NatsServer(folder / "nats", options=NATS_OPTIONS)
         self.postgres = PostgresServer(folder / "postgres", options=SETTINGS)
         self.client: Client
         self.sql: asyncpg.Connection
         self.database = "tracker"
+        self._dimensions = dimensions
         self.checkpoints = True
         self._runs = itertools.count(1)
 
@@ -94,7 +95,7 @@ class Stage:
         self.sql = await asyncpg.connect(self.dsn)
 
     async def _make_tables(self) -> None:
-        await migrate(self.dsn, DIMENSIONS)
+        await migrate(self.dsn, self._dimensions)
         await tables.make(self.sql)
 
     @property

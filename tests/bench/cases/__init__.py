@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.cases import drain, growth, live, memory, outcomes, queries, replicas
+from tests.bench.cases import drain, embedding, growth, live, memory, outcomes, queries, replicas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
     "drain": drain.run,
+    "embedding": embedding.run,
     "growth": growth.run,
     "live": live.run,
     "memory": memory.run,

@@ -23,7 +23,10 @@ async def run(bench: Bench) -> Result:
     async with bench.stage() as stage:
         for number in range(1, bench.rounds + 1):
             for count in COUNTS:
-                drained = await play(stage, Daemons(f"{count} daemons", count=count, together=True), messages)
+                daemons = Daemons(
+                    f"{count} daemons", count=count, first=lambda daemon: daemon.said("started")
+                )
+                drained = await play(stage, daemons, messages)
                 found[count].append(drained)
                 result.record(drained, rows=DEFAULT.name, contestant="daemon", daemons=count, round=number)
                 bench.say(f"replicas {number}/{bench.rounds} {count}: {drained.rate:,.0f}/s")
