@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from tracker_daemon.postgres import schema_of_vector, translated
+from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,13 +21,14 @@ LACKING: Final = r"prompt_embedding IS NULL AND left(prompt, $1) ~ '\S'"
 _READ: Final = f"""
 SELECT id, left(prompt, $1) AS text FROM llm_decisions WHERE id = ANY($2::uuid[]) AND {LACKING} ORDER BY id
 """
-_QUOTE: Final = "SELECT quote_literal($1)"
 # All of it is one message, transaction and all: a daemon that freezes keeps no row locked from the projection
 # of outcomes. In a deadlock with that, this one gives way: its patience is less than `deadlock_timeout`. Each
-# decision has an UPDATE of its own, by its key, which is what Citus routes.
+# decision has an UPDATE of its own, by its key, which is what Citus routes; one for all costs as much. The
+# model's name comes in hexadecimal digits, which no server's settings make anything else of.
 _BEGIN: Final = "SET LOCAL lock_timeout = '500ms'"
 _FILL: Final = """
-UPDATE llm_decisions SET prompt_embedding = '{numbers}'::{vector}.vector, embedding_model = {model}
+UPDATE llm_decisions
+SET prompt_embedding = '{numbers}', embedding_model = convert_from(decode('{model}', 'hex'), 'UTF8')
 WHERE id = '{id}' AND prompt_embedding IS NULL
 """
 _ENQUEUE: Final = """
@@ -46,15 +47,11 @@ async def read(connection: Connection, ids: Sequence[UUID], characters: int) -> 
 
 async def fill(connection: Connection, model: str, embeddings: Mapping[UUID, Embedding]) -> None:
     """Give decisions their embeddings, and queue them for the vector index; one that has one keeps it."""
+    name = model.encode().hex()
+    updates = [
+        _FILL.format(model=name, id=id_, numbers=orjson.dumps(embeddings[id_].tolist()).decode())
+        for id_ in sorted(embeddings)
+    ]
+    enqueue = _ENQUEUE.format(ids=",".join(map(str, embeddings)))
     with translated():
-        async with connection.transaction(readonly=True):
-            vector = await schema_of_vector(connection)
-            quoted = await connection.fetchval(_QUOTE, model)
-        updates = [
-            _FILL.format(
-                vector=vector, model=quoted, id=id_, numbers=orjson.dumps(embeddings[id_].tolist()).decode()
-            )
-            for id_ in sorted(embeddings)
-        ]
-        enqueue = _ENQUEUE.format(ids=",".join(map(str, embeddings)))
         await connection.execute(";".join([_BEGIN, *updates, enqueue]))
