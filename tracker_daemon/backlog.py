@@ -13,10 +13,14 @@ from tracker_daemon.chore import Chore
 from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracker_daemon.postgres import Connection
 
 MAX_SHARE: Final = 0.25
 """Part of the time that it may work: after a step it rests three times as long."""
+BUSY_SHARE: Final = 0.05
+"""And while messages wait: then the machine is theirs."""
 STEP_SECONDS: Final = 0.25
 """How long a step may take before the next one gets fewer rows."""
 FIRST_ROWS: Final = 8
@@ -27,6 +31,11 @@ LOOK_SECONDS: Final = 3.0
 COUNT_SECONDS: Final = 5.0
 COUNT_SHARE: Final = 0.02
 """Part of the time that the count may take: a long queue is counted less often."""
+
+
+def idle() -> bool:
+    """That nothing waits: the answer where nobody else can tell."""
+    return False
 
 
 class Queue(Struct, frozen=True):
@@ -45,10 +54,13 @@ class Queue(Struct, frozen=True):
 class Backlog(Chore):
     """Moves decisions out of a queue, the first ones first."""
 
-    def __init__(self, dsn: str, queue: Queue, *, statement_cache: bool = True) -> None:
-        """Keep the address; `run` connects."""
+    def __init__(
+        self, dsn: str, queue: Queue, *, busy: Callable[[], bool] = idle, statement_cache: bool = True
+    ) -> None:
+        """Keep the address; `run` connects. `busy`: whether messages wait at the time."""
         super().__init__(dsn, queue.name, statement_cache=statement_cache)
         self._queue = queue
+        self._busy = busy
         self._rows = FIRST_ROWS
         self._count_at = 0.0
         self._elsewhere = 0.0
@@ -76,7 +88,8 @@ class Backlog(Chore):
             more = await self._sweep(connection)
         if self._lease.held and not more:
             await self._lease.give_back(connection)
-        rest = (clock() - began - self._elsewhere) * (1 / MAX_SHARE - 1)
+        share = BUSY_SHARE if self._busy() else MAX_SHARE
+        rest = (clock() - began - self._elsewhere) * (1 / share - 1)
         return rest if self._lease.held else max(rest, LOOK_SECONDS)
 
     async def _queued(self, connection: Connection) -> tuple[list[Any], bool]:

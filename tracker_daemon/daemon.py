@@ -109,13 +109,15 @@ class Daemon:
         self._poll = Poll(dsn, statement_cache=cache)
         self._beside: list[Poll | Chore | QueryService] = [
             self._poll,
-            EmbeddingIndex(dsn, statement_cache=cache),
-            TextIndex(dsn, statement_cache=cache),
+            EmbeddingIndex(dsn, busy=self._busy, statement_cache=cache),
+            TextIndex(dsn, busy=self._busy, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
             ScaleLearning(dsn, statement_cache=cache),
         ]
         if (provider := provider_of(settings.embedding)) is not None:
-            embeddings = PromptEmbeddings(dsn, provider, settings.embedding, statement_cache=cache)
+            embeddings = PromptEmbeddings(
+                dsn, provider, settings.embedding, busy=self._busy, statement_cache=cache
+            )
             self._beside.append(embeddings)
         if days := settings.retention.older_than_days:
             unreplayed = settings.retention.unreplayed_dead_letters
@@ -182,6 +184,11 @@ class Daemon:
         if waiting and asyncio.get_running_loop().time() - self._progress_at > patience:
             found["progress"] = f"messages wait and none was committed for more than {patience:g} s"
         return found
+
+    def _busy(self) -> bool:
+        """Whether more messages wait than a batch takes."""
+        pending = self._consumer.pending if self._consumer is not None else None
+        return self._batches.held() + (pending or 0) > self._settings.batch.max_rows
 
     def override(self) -> None:
         """Let through what keeps writing paused because too much of it is rejected."""

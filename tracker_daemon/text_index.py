@@ -9,10 +9,12 @@ from uuid import UUID
 import structlog
 
 from tracker_daemon import metrics
-from tracker_daemon.backlog import Backlog, Queue
+from tracker_daemon.backlog import Backlog, Queue, idle
 from tracker_daemon.postgres import Rejected, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracker_daemon.postgres import Connection
 
 log = structlog.get_logger(__name__)
@@ -62,9 +64,9 @@ SELECT id FROM walked ORDER BY id OFFSET {rows:d} - 1
 class TextIndex(Backlog):
     """Moves queued decisions into the index; those that are gone leave the queue."""
 
-    def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
+    def __init__(self, dsn: str, *, busy: Callable[[], bool] = idle, statement_cache: bool = True) -> None:
         """Keep the address; `run` connects."""
-        super().__init__(dsn, _QUEUE, statement_cache=statement_cache)
+        super().__init__(dsn, _QUEUE, busy=busy, statement_cache=statement_cache)
         self._sweep_at = 0.0
         self._swept = UUID(int=0)
 

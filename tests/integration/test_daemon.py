@@ -103,6 +103,26 @@ async def test_what_waits_for_its_flush_stalls_nothing(
     assert await running == DRAINED
 
 
+async def test_it_is_busy_while_more_messages_wait_than_a_batch_takes(
+    daemon: Daemon, sql: asyncpg.Connection
+) -> None:
+    """In its hands, or still in the stream."""
+    stop = Stop()
+    running = asyncio.create_task(daemon.run(stop, lambda: None))
+    await until(lambda: not daemon.obstacles())
+    assert daemon._consumer is not None
+    for pending, busy in ((1000, False), (1001, True), (0, False)):
+        daemon._consumer.pending = pending
+        assert daemon._busy() is busy
+    for _ in range(1001):
+        daemon._receive(message(decision()), None)
+    assert daemon._busy()
+    await until(lambda: not daemon._busy())
+    assert await sql.fetchval("SELECT count(*) > 0 FROM llm_dead_letters")
+    stop.ask()
+    assert await running == DRAINED
+
+
 async def test_its_http_pages_say_whether_it_is_alive(
     nats_server: NatsServer, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tracker_daemon import metrics
-from tracker_daemon.backlog import Backlog, Queue
+from tracker_daemon.backlog import Backlog, Queue, idle
 from tracker_daemon.embeddings.embedder import Embedder
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracker_daemon.config import EmbeddingSettings
     from tracker_daemon.embeddings.provider import Provider
     from tracker_daemon.postgres import Connection
@@ -32,10 +34,16 @@ class PromptEmbeddings(Backlog):
     """Gives queued decisions their embeddings; what has one, is gone, or is refused only leaves the queue."""
 
     def __init__(
-        self, dsn: str, provider: Provider, settings: EmbeddingSettings, *, statement_cache: bool = True
+        self,
+        dsn: str,
+        provider: Provider,
+        settings: EmbeddingSettings,
+        *,
+        busy: Callable[[], bool] = idle,
+        statement_cache: bool = True,
     ) -> None:
         """Keep the address; `run` connects, and closes the provider in the end."""
-        super().__init__(dsn, _QUEUE, statement_cache=statement_cache)
+        super().__init__(dsn, _QUEUE, busy=busy, statement_cache=statement_cache)
         self._provider = provider
         self._embedder = Embedder(provider, settings, self._lease)
 

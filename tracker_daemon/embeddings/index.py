@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tracker_daemon import metrics
-from tracker_daemon.backlog import Backlog, Queue
+from tracker_daemon.backlog import Backlog, Queue, idle
 from tracker_daemon.postgres import schema_of_vector, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from tracker_daemon.postgres import Connection
@@ -35,9 +36,9 @@ ON CONFLICT (decision_id) DO NOTHING
 class EmbeddingIndex(Backlog):
     """Moves queued embeddings into the index; those that are none (any more) leave the queue."""
 
-    def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
+    def __init__(self, dsn: str, *, busy: Callable[[], bool] = idle, statement_cache: bool = True) -> None:
         """Keep the address; `run` connects."""
-        super().__init__(dsn, _QUEUE, statement_cache=statement_cache)
+        super().__init__(dsn, _QUEUE, busy=busy, statement_cache=statement_cache)
 
     async def _move(self, connection: Connection, keys: list[UUID]) -> None:
         with translated():
