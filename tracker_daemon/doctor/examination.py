@@ -1,4 +1,4 @@
-"""The round: PostgreSQL, then NATS; neither one's trouble hides the other's."""
+"""The round: PostgreSQL, NATS, the provider of embeddings; no one's trouble hides another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from tracker_daemon.doctor import jetstream, postgres
+from tracker_daemon.doctor import embeddings, jetstream, postgres
 from tracker_daemon.doctor.finding import Finding
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
 
@@ -24,10 +24,14 @@ _LOGIN = "; see TRACKER_NATS_USER and _PASSWORD, _TOKEN, _CREDS_FILE or _NKEY_SE
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Look at PostgreSQL and NATS and return everything found; an outage is a finding, not an error."""
+    """Look at all that the settings lead to, and return everything found; an outage is a finding too."""
     return [
         finding
-        for part, look in (("postgres", postgres.look(settings)), ("nats", jetstream.look(settings)))
+        for part, look in (
+            ("postgres", postgres.look(settings)),
+            ("nats", jetstream.look(settings)),
+            ("embeddings", embeddings.look(settings)),
+        )
         async for finding in _bounded(part, look)
     ]
 

@@ -4,6 +4,7 @@ from tracker_daemon.embeddings.backfill import backfill, count_lacking
 from tracker_daemon.embeddings.choice import provider_of
 from tracker_daemon.embeddings.filling import PromptEmbeddings
 from tracker_daemon.embeddings.index import EmbeddingIndex
+from tracker_daemon.embeddings.isolation import probe
 from tracker_daemon.embeddings.nearest import Neighbour, nearest
 from tracker_daemon.embeddings.provider import Kind, Provider, ProviderFailed, TextRefused
 
@@ -18,5 +19,6 @@ __all__ = [
     "backfill",
     "count_lacking",
     "nearest",
+    "probe",
     "provider_of",
 ]

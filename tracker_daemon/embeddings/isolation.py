@@ -45,21 +45,31 @@ async def _answers(
         return list(await provider.embed(texts))
     except TextRefused as error:
         if len(texts) == 1:
-            await _check(provider)
+            await probe(provider)
             return [error.alone()]
     except ProviderFailed as error:
         if not blaming or not _may_be_about_a_text(error):
             raise
         if len(texts) == 1:
             return [await _try_again(provider, texts[0])]
-        await _check(provider)  # while it is away, each half would be asked for in vain
+        await probe(provider)  # while it is away, each half would be asked for in vain
     return None
+
+
+async def probe(provider: Provider) -> None:
+    """Have an ordinary sentence embedded; raises `ProviderFailed` where not even that is."""
+    try:
+        await provider.embed([PROBE])
+    except TextRefused as error:
+        raise ProviderFailed(
+            "refused", f"the provider takes no text at all: {error}; look at TRACKER_EMBEDDING_MODEL"
+        ) from error
 
 
 async def _try_again(provider: Provider, text: str) -> Embedding | TextRefused:
     blame = TextRefused("")
     for _ in range(TRIES):
-        await _check(provider)
+        await probe(provider)
         try:
             [embedding] = await provider.embed([text])
         except TextRefused as error:
@@ -75,12 +85,3 @@ async def _try_again(provider: Provider, text: str) -> Embedding | TextRefused:
 
 def _may_be_about_a_text(error: ProviderFailed) -> bool:
     return error.kind in {"unreachable", "failing", "garbage"}
-
-
-async def _check(provider: Provider) -> None:
-    try:
-        await provider.embed([PROBE])
-    except TextRefused as error:
-        raise ProviderFailed(
-            "refused", f"the provider takes no text at all: {error}; look at TRACKER_EMBEDDING_MODEL"
-        ) from error
