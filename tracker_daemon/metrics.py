@@ -150,6 +150,9 @@ embedding_index_waiting = _gauge(
     "embedding_index_waiting", "Decisions whose embedding is not in the vector index yet"
 )
 embeddings_waiting = _gauge("embeddings_waiting", "Decisions whose embedding is still to be made")
+embeddings_made = _counter(
+    "embeddings_made_total", "Embeddings that the provider made and decisions were given"
+)
 embedding_failures = _counter(
     "embedding_failures_total", "Batches, or single texts, of which no embeddings could be made", "kind"
 )

@@ -64,6 +64,7 @@ class Embedder:
                 made = await self._ask(connection, batch)
                 seconds = clock() - began
                 await prompts.fill(connection, self._provider.model, made)
+                metrics.embeddings_made.inc(len(made))
                 yield Batch(len(made), len(batch) - len(made), seconds)
 
     async def _ask(self, connection: Connection, texts: Mapping[UUID, str]) -> dict[UUID, Embedding]:
