@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# All that ships, and all that builds it, by hash.
-LOCKS := deploy/requirements.lock deploy/build-requirements.lock
+# All that ships, all that ships where embeddings are made by `local`, and all that builds it, by hash.
+LOCKS := deploy/requirements.lock deploy/embeddings.lock deploy/build-requirements.lock
 
 # What `make fuzz` runs, and for how long each.
 TARGET ?= decode repeat reply status
@@ -42,6 +42,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 lock: $(VENV)/.installed
 	$(COMPILE) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) --output-file deploy/embeddings.lock --constraint deploy/requirements.lock \
+		--extra embeddings pyproject.toml
 	$(COMPILE) $(ARGS) --output-file deploy/build-requirements.lock --constraint deploy/requirements.lock \
 		deploy/build-requirements.in
 

@@ -23,7 +23,12 @@ BUILD = [
     for line in (TOP / "deploy" / "build-requirements.in").read_text("utf-8").splitlines()
     if not line.startswith("#")
 ]
-LOCKS = {"requirements.lock": PROJECT["project"]["dependencies"], "build-requirements.lock": BUILD}
+SHIPS = PROJECT["project"]["dependencies"]
+LOCKS = {
+    "requirements.lock": SHIPS,
+    "embeddings.lock": SHIPS + PROJECT["project"]["optional-dependencies"]["embeddings"],
+    "build-requirements.lock": BUILD,
+}
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 STALE = "run `make lock`, then `make lint`, which brings .venv to what is locked"
@@ -102,6 +107,11 @@ def test_what_is_locked_is_what_the_project_leads_to(lock: str, environment: dic
     assert {canonicalize_name(each.name) for each in reached} == versions.keys(), STALE
     for each in reached:
         assert each.specifier.contains(versions[canonicalize_name(each.name)]), f"{each}: {STALE}"
+
+
+def test_with_embeddings_nothing_ships_otherwise() -> None:
+    plain, more = (set(map(str, entries(lock))) for lock in ("requirements.lock", "embeddings.lock"))
+    assert plain < more
 
 
 def test_the_daemons_wheel_is_built_with_what_is_locked() -> None:
