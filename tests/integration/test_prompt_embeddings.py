@@ -21,6 +21,7 @@ from tests.provider import MODEL, EmbeddingServer, answer, good, vector
 from tests.servers import Away
 from tests.waiting import until, until_metric
 from tracker_daemon import metrics
+from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import EmbeddingSettings
 from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings, nearest, provider_of
 from tracker_daemon.embeddings.embedder import BLAMING_FAILURES
@@ -184,6 +185,66 @@ async def test_an_embedding_that_came_with_a_payload_is_never_rewritten(
         await until(lambda: nothing_waits(sql))
     assert await stored(sql) == {brought: ([1, 2, 3], "own"), late: ([4, 5, 6], "late")}
     assert server.asked == [["Buy, sell or hold?"]]
+
+
+async def unqueued(dsn: str, *prompts: str, **fields: Any) -> list[UUID]:
+    """Track a decision with each prompt by a client on PostgreSQL, which knows of no provider."""
+    async with DecisionTracker.on_postgres(dsn) as tracker:
+        return [
+            await tracker.track_decision(**decision(prompt=prompt, **fields), confirm=True)
+            for prompt in prompts
+        ]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 12, 100])
+async def test_what_nobody_has_queued_is_found_within_a_day_and_after_an_hour(
+    rows: int, dsn: str, sql: asyncpg.Connection, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps that end amid equal times; what is older is left to the operator, who may have to pay."""
+    monkeypatch.setattr("tracker_daemon.embeddings.filling.SWEEP_ROWS", rows)
+    prompts = texts(12)
+    own = {"prompt_embedding": [1, 2, 3], "embedding_model": "own"}
+    ids = await unqueued(dsn, *prompts[:9], timestamp=days_ago(0.5))
+    ids += await unqueued(dsn, *prompts[9:], timestamp=days_ago(0.9))
+    [brought] = await unqueued(dsn, "brought", timestamp=days_ago(0.5), **own)
+    left = await unqueued(dsn, " \n", timestamp=days_ago(0.5))
+    left += await unqueued(dsn, "a moment ago", timestamp=days_ago(0.03))
+    left += await unqueued(dsn, "before", timestamp=days_ago(1.1))
+    queued = await store(dsn, "queued", timestamp=days_ago(0.5))
+    expected: dict[UUID, Any] = made([*ids, *queued], [*prompts, "queued"])
+    expected |= {brought: ([1, 2, 3], "own"), **dict.fromkeys(left, (None, None))}
+
+    async def all_made() -> bool:
+        return await stored(sql) == expected and await nothing_waits(sql)
+
+    async with running(chore(dsn, server)):
+        await until(all_made)
+    assert await sql.fetchval("SELECT count(*) FROM llm_prompt_queue") == 0
+    assert sorted(text for batch in server.asked for text in batch) == sorted([*prompts, "queued"])
+
+
+async def test_it_is_looked_for_again_and_what_is_refused_comes_only_once_more(
+    dsn: str, sql: asyncpg.Connection, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker_daemon.embeddings.filling.SWEEP_SECONDS", 0.02)
+    before = failures("text")
+
+    async def picky(asked: list[str]) -> web.Response:
+        return await (answer({}, 400) if "poison" in asked else good)(asked)
+
+    server.handler = picky
+    [refused] = await store(dsn, "poison", timestamp=days_ago(0.9))
+    ids: list[UUID] = []
+    async with running(chore(dsn, server)):
+        for number, prompt in enumerate(texts(5)):
+            ids += await unqueued(dsn, prompt, timestamp=days_ago(0.5 - number / 100))
+            await until(
+                lambda: sql.fetchval(
+                    "SELECT bool_and(prompt_embedding IS NOT NULL OR prompt = 'poison') FROM llm_decisions"
+                )
+            )
+    assert failures("text") == before + 2
+    assert await stored(sql) == {**made(ids, texts(5)), refused: (None, None)}
 
 
 async def test_of_a_long_prompt_the_beginning_is_embedded_and_of_an_empty_one_nothing(
