@@ -347,7 +347,9 @@ class TestSimilar:
         [trend] = orjson.loads(lines[4]["indicators"])
         assert trend == {"path": "trend", "value": "do\x1bwn", "distance": 1.0}
 
-    async def test_what_is_not_near_and_what_is_wrong_is_said(self, asked: dict[str, str], dsn: str) -> None:
+    async def test_what_is_not_near_and_what_is_wrong_is_said(
+        self, asked: dict[str, str], dsn: str, sql: asyncpg.Connection
+    ) -> None:
         store = Store(dsn)
         await store.write(deliver(decision(context={"trend": "down", "x": 1})))
         await store.close()
@@ -358,6 +360,9 @@ class TestSimilar:
             "Not compared, as no scale is known for it: rsi.",
             "In similar situations (up, rsi ~62, flat true) we decided nothing yet: not enough evidence.",
         ]
+        await sql.execute('INSERT INTO llm_scales VALUES (now(), 20, \'{"id": {"identifier": true}}\')')
+        text = await ask(asked, "similar", '{"trend": "up", "id": "7"}')
+        assert "\nLeft out, as nearly every decision has another one (--weight counts it): id.\n" in text
         none = await ask(asked, "similar", '{"trend": "down"}', "--resolved")
         assert none.startswith("Of the 0 decisions with a context")
         for arguments, code, says in (

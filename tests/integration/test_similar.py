@@ -175,12 +175,28 @@ class Expected:
         self.asked = leaves(exact(json.dumps(situation)))
         self.scales = scales
         self.weights = {steps: Fraction(weights.get(spelled(steps), 1)) for steps in self.asked}
-        self.asked = {steps: value for steps, value in self.asked.items() if self.weights[steps]}
+        self.identifiers = [
+            spelled(steps)
+            for steps, value in self.asked.items()
+            if isinstance(value, str)
+            and self.scale(steps).get("identifier")
+            and spelled(steps) not in weights
+        ]
+        self.asked = {
+            steps: value
+            for steps, value in self.asked.items()
+            if self.weights[steps] and spelled(steps) not in self.identifiers
+        }
 
-    def spread(self, steps: Steps) -> Fraction | None:
+    def scale(self, steps: Steps) -> dict[str, Any]:
         keys = {'a.b "[0]\\': 'a\\.b "\\[0]\\\\'}
         path = spelled(tuple(keys.get(step, step) if isinstance(step, str) else step for step in steps))
-        return Fraction(self.scales[path]["spread"]) if path in self.scales else None
+        found: dict[str, Any] = self.scales.get(path, {})
+        return found
+
+    def spread(self, steps: Steps) -> Fraction | None:
+        spread = self.scale(steps).get("spread")
+        return None if spread is None else Fraction(spread)
 
     def unknown(self) -> int:
         """How many numbers have no scale."""
@@ -195,7 +211,7 @@ class Expected:
     def ranked(self, rows: list[Row], least: float) -> list[tuple[Fraction, Fraction, Row]]:
         """Distance, overlap and row of all that share enough, the nearest first."""
         found = []
-        total = sum(self.weights.values())
+        total = sum(self.weights[steps] for steps in self.asked)
         for row in rows:
             gaps = self.compared(row)
             shared = sum(self.weights[steps] for steps in gaps)
@@ -259,6 +275,7 @@ async def check(
     assert answer.complete
     assert (answer.nearest, answer.scales_of) == (float(ranked[0][0]) if ranked else None, time)
     assert len(answer.unknown) == expected.unknown()
+    assert list(answer.identifiers) == expected.identifiers
     return len(near)
 
 
@@ -312,6 +329,30 @@ async def test_the_demos_situations(store: Store, sql: asyncpg.Connection) -> No
         answer = await ask(sql, Situation(context=context, weights={"rsi": 3}), Filter(symbol=row["symbol"]))
         assert answer.precedents[0].distance == 0
         assert {each.symbol for each in answer.precedents} == {row["symbol"]}
+
+
+async def test_what_is_another_one_in_each_decision_counts_only_with_a_weight(
+    store: Store, sql: asyncpg.Connection
+) -> None:
+    """A date or an id; as it was before that was learnt, it counts like any other."""
+    made = [
+        {"trend": "up", "on": f"2026-01-0{number % 5}", "trade": {"id": str(number)}} for number in range(60)
+    ]
+    await fill(store, made)
+    await study(sql)
+    context = made[7]
+    left_out = await ask(sql, Situation(context=context))
+    assert left_out.identifiers == ("trade.id",)
+    assert (left_out.near, left_out.precedents[-1].distance) == (12, 0)
+    assert {one.path for each in left_out.precedents for one in each.indicators} == {"trend", "on"}
+    early = Filter(as_of=BEGIN - timedelta(hours=1))
+    for weights in ({}, {"trade.id": 1}, {"trade.id": 0}, {"on": 2}):
+        for wanted in (Filter(), Filter(as_of=THEN), early):
+            await check(sql, Situation(context=context, weights=weights, max_distance=1), wanted)
+    counted = await ask(sql, Situation(context=context, weights={"trade.id": 1}))
+    assert (counted.identifiers, counted.near) == ((), 1)
+    nothing = await ask(sql, Situation(context={"trade": {"id": "7"}}))
+    assert (nothing.identifiers, nothing.precedents, nothing.nearest) == (("trade.id",), (), None)
 
 
 async def test_the_future_changes_nothing(situations: asyncpg.Connection, store: Store) -> None:

@@ -120,6 +120,19 @@ def test_the_scale_is_robust(numbers: list[float]) -> None:
         assert scale.median == statistics.median(numbers)
 
 
+@given(st.lists(st.sampled_from(["", "0", *map(str, range(40))]), min_size=1, max_size=60))
+def test_texts_of_which_more_than_half_are_different_ones_are_identifiers(texts: list[str]) -> None:
+    found = scales(*({"x": text, "y": [number]} for number, text in enumerate(texts)))
+    expected = len(texts) >= MIN_NUMBERS and len({*texts}) / len(texts) > 0.5
+    assert found.get("x") == (Scale(identifier=True) if expected else None)
+    assert ("y[0]" in found) == (len(texts) >= MIN_NUMBERS)
+
+
+def test_an_indicator_may_have_numbers_and_be_an_identifier() -> None:
+    found = scales(*({"x": value} for number in range(30) for value in (number, f"id {number}", True)))
+    assert found == {"x": Scale(14, 15, identifier=True)}
+
+
 @pytest.mark.parametrize(
     ("numbers", "spread"),
     [
@@ -149,6 +162,9 @@ def test_of_what_is_too_rare_deep_or_much_nothing_is_learnt() -> None:
     for context in others:
         sample.add(context)
     assert len(sample._numbers) == MAX_PATHS
+    for number in range(MAX_PATHS):
+        sample.add({f"{number}-{other}": "text" for other in range(10)})
+    assert len(sample._texts) == MAX_PATHS
 
 
 def test_the_path_in_postgresql_quotes_keys() -> None:

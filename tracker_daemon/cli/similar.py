@@ -123,3 +123,6 @@ def _remarks(found: Precedents) -> Iterator[str]:
         yield f"The nearest is {found.nearest:.3f} away: see --max-distance."
     if found.unknown:
         yield visible(f"Not compared, as no scale is known for it: {', '.join(found.unknown)}.")
+    if found.identifiers:
+        told = ", ".join(found.identifiers)
+        yield visible(f"Left out, as nearly every decision has another one (--weight counts it): {told}.")

@@ -51,11 +51,15 @@ _SIMILAR: Final = f"""
 WITH learnt AS MATERIALIZED (
     SELECT learnt_at, scales FROM llm_scales
     WHERE learnt_at <= COALESCE({{as_of}}, 'infinity') ORDER BY learnt_at DESC LIMIT 1
-), asked AS MATERIALIZED (
-    SELECT position, path, place::jsonpath, value::jsonb, weight::numeric,
-           (SELECT (scales -> path ->> 'spread')::numeric FROM learnt) AS spread
+), given AS MATERIALIZED (
+    SELECT position, path, place::jsonpath, value::jsonb, COALESCE(weight, '1')::numeric AS weight,
+           (SELECT (scales -> path ->> 'spread')::numeric FROM learnt) AS spread,
+           weight IS NULL AND value LIKE '"%'
+           AND COALESCE((SELECT (scales -> path -> 'identifier')::boolean FROM learnt), false) AS identifier
     FROM unnest({{paths}}::text[], {{places}}::text[], {{values}}::text[], {{weights}}::text[])
          WITH ORDINALITY AS given (path, place, value, weight, position)
+), asked AS MATERIALIZED (
+    SELECT * FROM given WHERE NOT identifier
 ), candidates AS MATERIALIZED (
     {{candidates}}
 ), compared AS MATERIALIZED (
@@ -77,6 +81,7 @@ SELECT (SELECT count(*) FROM candidates) AS candidates,
        (SELECT learnt_at FROM learnt) AS scales_of,
        ARRAY(SELECT path FROM asked WHERE jsonb_typeof(value) = 'number' AND spread IS NULL ORDER BY position)
            AS unknown,
+       ARRAY(SELECT path FROM given WHERE identifier ORDER BY position) AS identifiers,
        ARRAY(
            SELECT ROW(
                id, created_at, EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - created_at)::float8,
@@ -131,6 +136,7 @@ class Precedents(Struct, frozen=True, kw_only=True):
     `complete`: there are no more that the filter chooses. `comparable` of them share enough of the situation;
     the nearest is at `nearest`. `unknown` are numbers of the situation that could not be compared: there is
     no scale for them among those learnt at `scales_of`, the last ones then.
+    `identifiers` are texts that were left out: by the same lesson nearly every decision has another one.
     """
 
     precedents: tuple[Precedent, ...]
@@ -140,6 +146,7 @@ class Precedents(Struct, frozen=True, kw_only=True):
     comparable: int
     nearest: float | None
     unknown: tuple[str, ...]
+    identifiers: tuple[str, ...]
     scales_of: Time | None
     summary: Summary
 
@@ -153,13 +160,14 @@ async def similar_decisions(
     places: of categories 0 if they are the same, else 1; of numbers their difference divided by the `spread`
     of their `Scale`, in place of the range, and 1 at most; where that is 0, they are the same or not. What
     one of them lacks, or has as a number where the other has a category, counts neither way; but a decision
-    that shares less than `min_overlap` is no precedent. `resolved`: only decisions whose outcome is known.
+    that shares less than `min_overlap` is no precedent. An identifier counts only where it is given a weight.
+    `resolved`: only decisions whose outcome is known.
     """
     if not 1 <= limit <= MAX_PRECEDENTS:
         raise InvalidQuestion(f"limit must be from 1 to {MAX_PRECEDENTS}, not {limit}")
     counting = situation.weighted()
     chosen = Selection(wanted)
-    indicators, weights = zip(*counting, strict=True)
+    indicators = [indicator for indicator, _ in counting]
     as_of = f"{chosen.parameter(wanted.as_of)}::timestamptz"
     [row] = await connection.fetch(
         _SIMILAR.format(
@@ -168,7 +176,9 @@ async def similar_decisions(
             paths=chosen.parameter([indicator.path for indicator in indicators]),
             places=chosen.parameter([indicator.jsonpath for indicator in indicators]),
             values=chosen.parameter([json.dumps(indicator.value) for indicator in indicators]),
-            weights=chosen.parameter([repr(weight) for weight in weights]),
+            weights=chosen.parameter(
+                [repr(weight) if each.path in situation.weights else None for each, weight in counting]
+            ),
             max_distance=chosen.parameter(repr(situation.max_distance)),
             min_overlap=chosen.parameter(repr(situation.min_overlap)),
             most=CANDIDATES,
@@ -198,6 +208,7 @@ async def _precedents(situation: Situation, row: dict[str, Any]) -> Precedents:
         looked_at=min(candidates, CANDIDATES),
         complete=candidates <= CANDIDATES,
         unknown=tuple(row.pop("unknown")),
+        identifiers=tuple(row.pop("identifiers")),
         summary=situation_summary(situation, found),
         **row,
     )
