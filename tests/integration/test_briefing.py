@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.record import BEGIN, backdate, fill, known
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries import estimate, fitted, reading
+from tracker_daemon.queries import estimate_tokens, fit_briefing, reading
 from tracker_daemon.queries.questions import Context
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def test_the_whole_block(sql: asyncpg.Connection) -> None:
     asked = {"agent_name": "trend", "symbol": "IBM", "as_of": BEGIN + timedelta(days=9)}
     told = await ask(sql, **asked, token_budget=5000)
     assert told.text == BLOCK
-    assert (told.tokens, told.left_out) == (estimate(BLOCK), {})
+    assert (told.tokens, told.left_out) == (estimate_tokens(BLOCK), {})
     bare = await ask(sql, **asked, quoting="none")
     quoting = re.compile("A line that begins with > data.*\n|> data.*\n")
     assert bare.text == quoting.sub("", BLOCK)
@@ -181,6 +181,8 @@ async def test_where_there_is_no_evidence_it_says_so(store: Store, sql: asyncpg.
         "## Record\n\nNo decision is like that.\n"
     )
     assert ">" not in head
+    many = await ask(sql, as_of=THEN, situation={f"k{n}": n for n in range(9)})
+    assert "\nNot compared, as no scale is known for it: k0, k1, k2, k3 and 5 others.\n" in many.text
     far = await ask(sql, as_of=THEN, situation={"trend": "sideways"})
     assert "is 1.00 away, which is not near." in far.text
     await write(sql, [row(1, "IBM", 1, confidence="0.7")], [event(1, 2, "SUCCESS", None, (1, 2))])
@@ -295,7 +297,7 @@ async def test_now_is_the_time_of_the_snapshot(store: Store, sql: asyncpg.Connec
 
 
 COUNTERS: dict[str, Callable[[str], int]] = {
-    "estimate": estimate,
+    "estimate": estimate_tokens,
     "characters": len,
     "words": lambda text: len(text.split()),
     "bytes": lambda text: len(text.encode()),
@@ -323,15 +325,15 @@ async def test_it_keeps_within_any_budget(whole: Briefing) -> None:
     def check(name: str, budget: int) -> None:
         counter = COUNTERS[name]
         try:
-            told = fitted(whole.facts, budget, counter)
+            told = fit_briefing(whole.facts, budget, counter)
         except InvalidQuestion as error:
             [least] = re.findall(r"at least (\d+) tokens", str(error))
             assert int(least) > budget
             if name != "moody":
-                assert fitted(whole.facts, int(least), counter).tokens <= int(least)
+                assert fit_briefing(whole.facts, int(least), counter).tokens <= int(least)
             return
         assert told.tokens == counter(told.text) <= budget
-        assert fitted(whole.facts, budget, counter) == told
+        assert fit_briefing(whole.facts, budget, counter) == told
         kept = [line for line in told.text.splitlines() if not line.startswith("No room was left for ")]
         rest = iter(lines)
         assert all(line in rest for line in kept)
@@ -344,17 +346,17 @@ async def test_it_keeps_within_any_budget(whole: Briefing) -> None:
 
 async def test_what_matters_most_stays(whole: Briefing) -> None:
     """As the budget grows, sentence and record come first, quotations after the lists' beginnings."""
-    total = fitted(whole.facts, 0, lambda text: "\n## " in text).left_out
+    total = fit_briefing(whole.facts, 0, lambda text: "\n## " in text).left_out
     assert set(total) == set(KINDS)
     came: list[str] = []
     for budget in range(100, whole.tokens, 20):
         try:
-            told = fitted(whole.facts, budget)
+            told = fit_briefing(whole.facts, budget)
         except InvalidQuestion:
             continue
         came += [kind for kind in total if told.left_out.get(kind, 0) < total[kind] and kind not in came]
     assert came == KINDS
-    [line] = [line for line in fitted(whole.facts, 600).text.splitlines() if line.startswith("No room")]
+    [line] = [line for line in fit_briefing(whole.facts, 600).text.splitlines() if line.startswith("No room")]
     assert re.fullmatch(r"No room was left for \d+ similar situations, .*\d+ quotations\.", line)
 
 

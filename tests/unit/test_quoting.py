@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.queries.quoting import excerpt, quoted, word
+from tracker_daemon.queries.quoting import excerpt, quoted, short, word
 
 UNSEEN = (
     "\u200b\u202e\u2066\ufeff\u00ad\u034f\u061c\u2800\u3164\u115f\uffa0\ufe0f\U000e0041\U000e0101\u180e"
@@ -75,6 +75,12 @@ def test_all_others_are_quoted(text: str) -> None:
     assert word(text) == quoted(text)
 
 
+def test_a_long_word_is_cut() -> None:
+    assert short("macd.line") == "macd.line"
+    assert short("x" * 41) == "x" * 40 + "\u2026"
+    assert short("a b" * 20) == quoted(("a b" * 20)[:40]) + "\u2026"
+
+
 SENTENCES = [
     ("", ""),
     ("Buy now. Sell later.", "Buy now. Sell later."),
@@ -84,6 +90,8 @@ SENTENCES = [
     ("first line\nsecond line that is longer", "first line"),
     ("\u7b2c\u4e00\u3002" + "\u7b2c" * 40, "\u7b2c\u4e00\u3002"),
     ("  " + "x" * 32 + "yes", ""),
+    ("Up vs. SPY, e.g. Apple in the U.S. Then", ""),
+    ("It fell 5 %. See Apple Inc. today. and", ""),
     ("He said: 'Buy!' And then he went away again", "He said: 'Buy!'"),
 ]
 

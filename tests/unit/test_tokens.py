@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 import wordllama
 
-from tracker_daemon.queries import estimate
+from tracker_daemon.queries import estimate_tokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def test_it_errs_on_the_large_side_and_not_by_much(file: str, llama: Any) -> Non
     for start in range(0, len(text), 4_000):
         part = text[start : start + 4_000]
         count = len(llama.encode(part, add_special_tokens=False).ids)
-        assert count * 0.95 <= estimate(part) <= count * 1.7
+        assert count * 0.95 <= estimate_tokens(part) <= count * 1.7
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_it_errs_on_the_large_side_and_not_by_much(file: str, llama: Any) -> Non
     [("", 0), ("a" * 35, 10), ("2026-10-30", 10), ("\u00fc\u4e2d", 3), ("\U0001f680" * 3, 12), ("\n\n", 2)],
 )
 def test_what_counts_how_much(text: str, tokens: int) -> None:
-    assert estimate(text) == tokens
+    assert estimate_tokens(text) == tokens

@@ -10,7 +10,15 @@ from tracker_daemon.cli.options import ConfigFile, Json, Set, load
 from tracker_daemon.cli.output import print_json, write
 from tracker_daemon.cli.question import answer, filtered, json_object, window
 from tracker_daemon.cli.stats import Maturity
-from tracker_daemon.queries import MAX_TOKENS, TOKENS, Filter, Quoting, Situation, fitted, gather_facts
+from tracker_daemon.queries import (
+    MAX_TOKEN_BUDGET,
+    TOKEN_BUDGET,
+    Filter,
+    Quoting,
+    Situation,
+    fit_briefing,
+    gather_facts,
+)
 
 
 @filtered
@@ -23,8 +31,8 @@ def context(
         ),
     ],
     budget: Annotated[
-        int, typer.Option(min=1, max=MAX_TOKENS, help="Tokens at most, estimated on the large side.")
-    ] = TOKENS,
+        int, typer.Option(min=1, max=MAX_TOKEN_BUDGET, help="Tokens at most, estimated on the large side.")
+    ] = TOKEN_BUDGET,
     quoting: Annotated[
         Quoting, typer.Option(help="What to quote of stored texts; all: prompts, too.")
     ] = "responses",
@@ -44,7 +52,7 @@ def context(
         loaded,
         lambda connection: gather_facts(connection, wanted, asked, quoting=quoting, maturity=mature),
     )
-    briefing = fitted(facts, budget)
+    briefing = fit_briefing(facts, budget)
     if as_json:
         print_json(briefing)
     else:

@@ -14,7 +14,15 @@ from tracker_daemon.client.outbox import Outbox
 from tracker_daemon.client.payload import check, finite, new_id, recorded, written
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, contract_field
-from tracker_daemon.queries import MAX_TOKENS, TOKENS, Page, as_json, fitted, parse, questions
+from tracker_daemon.queries import (
+    MAX_TOKEN_BUDGET,
+    TOKEN_BUDGET,
+    Page,
+    as_json,
+    fit_briefing,
+    parse,
+    questions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -223,7 +231,7 @@ class DecisionTracker:
         agent_name: str | None,
         symbol: str | None,
         context: Mapping[str, Any],
-        token_budget: int = TOKENS,
+        token_budget: int = TOKEN_BUDGET,
         counter: Callable[[str], int] | None = None,
         **conditions: Unpack[keywords.Informing],
     ) -> Briefing:
@@ -231,12 +239,12 @@ class DecisionTracker:
 
         Success in similar situations, the agent's record, what its confidence is worth, its open and latest
         decisions, in whole lines: what matters most, within the budget as `counter` counts tokens, or as
-        `queries.estimate` does. Stored texts are quoted in it so that they stay data.
+        `queries.estimate_tokens` does. Stored texts are quoted in it so that they stay data.
         """
         asked = {**conditions, "symbol": symbol, "situation": recorded(context)}
-        budget = {"token_budget": MAX_TOKENS if counter else token_budget}
+        budget = {"token_budget": MAX_TOKEN_BUDGET if counter else token_budget}
         briefing = await self.ask(_question(questions.Context, agent_name, asked | budget))
-        return fitted(briefing.facts, token_budget, counter) if counter else briefing
+        return fit_briefing(briefing.facts, token_budget, counter) if counter else briefing
 
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
         """One decision with its ledger of outcomes, at a time or now; None: there is none."""

@@ -1,13 +1,13 @@
 """Answers out of the record, each one statement: how good, what was decided, how well a confidence tells."""
 
 from tracker_daemon.queries.briefing import (
-    MAX_TOKENS,
-    TOKENS,
+    MAX_TOKEN_BUDGET,
+    TOKEN_BUDGET,
     Briefing,
     Facts,
     Quoting,
-    estimate,
-    fitted,
+    estimate_tokens,
+    fit_briefing,
     gather_facts,
 )
 from tracker_daemon.queries.calibration import Bucket, Calibration, Calibrations, calibration
@@ -46,10 +46,10 @@ __all__ = [
     "MAX_DISTANCE",
     "MAX_LIMIT",
     "MAX_PRECEDENTS",
-    "MAX_TOKENS",
+    "MAX_TOKEN_BUDGET",
     "MIN_OVERLAP",
     "QUESTIONS",
-    "TOKENS",
+    "TOKEN_BUDGET",
     "Answer",
     "Briefing",
     "Bucket",
@@ -86,10 +86,10 @@ __all__ = [
     "count_decisions",
     "decision",
     "decision_stats",
-    "estimate",
+    "estimate_tokens",
     "export_decisions",
     "failed_decisions",
-    "fitted",
+    "fit_briefing",
     "gather_facts",
     "holdable",
     "latency_by_model",

@@ -10,7 +10,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries.briefing import MAX_TOKENS, TOKENS, Briefing, Quoting, fitted, gather_facts
+from tracker_daemon.queries.briefing import (
+    MAX_TOKEN_BUDGET,
+    TOKEN_BUDGET,
+    Briefing,
+    Quoting,
+    fit_briefing,
+    gather_facts,
+)
 from tracker_daemon.queries.calibration import MAX_BUCKETS, MIN_BUCKETS, Calibrations, calibration
 from tracker_daemon.queries.decisions import (
     Told,
@@ -140,7 +147,7 @@ class Context(Filter, frozen=True, kw_only=True):
     """
 
     situation: dict[str, Any]
-    token_budget: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] = TOKENS
+    token_budget: Annotated[int, Meta(ge=1, le=MAX_TOKEN_BUDGET)] = TOKEN_BUDGET
     quoting: Quoting = "responses"
     maturity_seconds: Seconds | None = None
 
@@ -153,7 +160,7 @@ class Context(Filter, frozen=True, kw_only=True):
             quoting=self.quoting,
             maturity=timedelta(seconds=self.maturity_seconds or 0),
         )
-        return fitted(facts, self.token_budget)
+        return fit_briefing(facts, self.token_budget)
 
 
 class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,11 @@ _SPELT_OUT: Final = re.compile(
     r"[<>\[\]`\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _PLAIN: Final = re.compile(r"\w[\w.:/+-]*(\[\d+\][\w.:/+-]*)*")
-_SENTENCE: Final = re.compile(r"""[.!?\u2026]["'\u2019\u201d)\]}]*(?=\s|$)|[\u3002\uff01\uff1f]|\n""")
+# A full stop ends a sentence behind a word of some length, before what may begin one: not in `vs. SPY`.
+_SENTENCE: Final = re.compile(
+    r"""(?:(?<=[\w%)"']{3})\.|[!?\u2026])["'\u2019\u201d)\]}]*(?=\s+[^\sa-z]|\s*$)|[\u3002\uff01\uff1f]|\n"""
+)
+_SHORT: Final = 40
 
 
 def quoted(text: str) -> str:
@@ -32,6 +36,11 @@ def word(text: str) -> str:
     # A letter may be an invisible one.
     hidden = _SPELT_OUT.search(text.replace("[", "").replace("]", ""))
     return text if _PLAIN.fullmatch(text) and not hidden else quoted(text)
+
+
+def short(text: str) -> str:
+    """As `word`; of a long text the beginning."""
+    return word(text) if len(text) <= _SHORT else f"{word(text[:_SHORT])}\u2026"
 
 
 def excerpt(text: str, most: int) -> str:

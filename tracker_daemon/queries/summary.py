@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from tracker_daemon.intervals import wilson
-from tracker_daemon.queries.quoting import word
+from tracker_daemon.queries.quoting import short, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ EVIDENCE: Final = 3
 """Resolved decisions without which no rate is told in words."""
 NAMED: Final = 4
 """Indicators that the sentence names, those with the greatest weights."""
-TEXT_CHARS: Final = 40
 PARTS: Final = 2**53
 """Of a weight of 1: a float between 1/2 and 1 is a whole number of them."""
 
@@ -146,15 +145,11 @@ def _named(indicator: Indicator) -> str:
     """`rsi ~62.1`, `uptrend`, `open true`."""
     match indicator.value:
         case bool(value):
-            return f"{_short(indicator.path)} {str(value).lower()}"
+            return f"{short(indicator.path)} {str(value).lower()}"
         case str(value):
-            return _short(value)
+            return short(value)
         case number:
-            return f"{_short(indicator.path)} ~{number:.4g}"
-
-
-def _short(text: str) -> str:
-    return word(text) if len(text) <= TEXT_CHARS else f"{word(text[:TEXT_CHARS])}…"
+            return f"{short(indicator.path)} ~{number:.4g}"
 
 
 def _decided(each: OfAction) -> str:

@@ -11,16 +11,16 @@ from msgspec import Struct
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.briefing.facts import Facts
 from tracker_daemon.queries.briefing.sections import sections, several, utc
-from tracker_daemon.queries.briefing.tokens import estimate
+from tracker_daemon.queries.briefing.tokens import estimate_tokens
 from tracker_daemon.queries.filter import Filter
 from tracker_daemon.queries.quoting import word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-TOKENS: Final = 1500
+TOKEN_BUDGET: Final = 1500
 """The budget, unless another is given."""
-MAX_TOKENS: Final = 100_000
+MAX_TOKEN_BUDGET: Final = 100_000
 """Far more than all facts take."""
 
 
@@ -36,7 +36,9 @@ class Briefing(Struct, frozen=True, kw_only=True):
     facts: Facts
 
 
-def fitted(facts: Facts, token_budget: int = TOKENS, counter: Callable[[str], int] = estimate) -> Briefing:
+def fit_briefing(
+    facts: Facts, token_budget: int = TOKEN_BUDGET, counter: Callable[[str], int] = estimate_tokens
+) -> Briefing:
     """Tell of these facts what matters most, in whole lines, in at most so many tokens, as `counter` counts.
 
     No line is told where one that matters more found no room; how many there are is said. Raises

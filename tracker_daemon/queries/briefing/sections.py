@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from tracker_daemon.queries.briefing.facts import Decided
-from tracker_daemon.queries.quoting import quoted, word
+from tracker_daemon.queries.quoting import quoted, short, word
 from tracker_daemon.queries.summary import EVIDENCE, NAMED
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def _summary(facts: Facts) -> Iterator[Line]:
             f"The nearest of {similar.comparable:,} is {similar.nearest:.2f} away, which is not near."
         )
     if similar.unknown:
-        said.append(f"Not compared, as no scale is known for it: {', '.join(map(word, similar.unknown))}.")
+        named = ", ".join(map(short, similar.unknown[:NAMED]))
+        more = len(similar.unknown) - NAMED
+        others = f" and {several(more, 'other')}" if more > 0 else ""
+        said.append(f"Not compared, as no scale is known for it: {named}{others}.")
     for text in said:
         yield Line(SUMMARY, "summary line", text)
 
@@ -173,10 +176,10 @@ def _compared(indicator: Compared) -> str:
         case bool(value):
             told = str(value).lower()
         case str(value):
-            told = word(value)
+            told = short(value)
         case value:
             told = f"{value:.4g}"
-    return f"{word(indicator.path)} {told} ({indicator.distance:.2f})"
+    return f"{short(indicator.path)} {told} ({indicator.distance:.2f})"
 
 
 def _age(seconds: float) -> str:

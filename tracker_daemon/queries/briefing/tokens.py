@@ -10,7 +10,7 @@ _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _FIRST_OF_FOUR: Final = bytes(range(0xF0, 0xF8))
 
 
-def estimate(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Estimate the tokens of a text, rather too many than too few.
 
     English letters and spaces count 1 for each 3.5, as Anthropic's documentation has it (OpenAI's says 4);
