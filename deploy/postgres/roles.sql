@@ -63,8 +63,8 @@ BEGIN
     GRANT SELECT ON llm_scales TO tracker_writer, tracker_reader;
     GRANT INSERT ON llm_scales TO tracker_writer;
 
-    -- What is compared; experiments are begun and stopped by the owner.
-    GRANT SELECT ON llm_experiments TO tracker_writer, tracker_reader;
+    -- What is compared: the owner begins and stops it, and the daemon does not look.
+    GRANT SELECT ON llm_experiments TO tracker_reader;
 END
 $$;
 
