@@ -24,6 +24,7 @@ from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
+from tracker_daemon.situations.index import SituationIndex
 from tracker_daemon.situations.learning import ScaleLearning
 from tracker_daemon.store import OUTCOMES, Drift, Poll, Store
 from tracker_daemon.systemd import supervised
@@ -111,6 +112,7 @@ class Daemon:
             self._poll,
             EmbeddingIndex(dsn, busy=self._busy, statement_cache=cache),
             TextIndex(dsn, busy=self._busy, statement_cache=cache),
+            SituationIndex(dsn, busy=self._busy, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
             ScaleLearning(dsn, statement_cache=cache),
         ]

@@ -157,6 +157,10 @@ embedding_failures = _counter(
     "embedding_failures_total", "Batches, or single texts, of which no embeddings could be made", "kind"
 )
 text_index_waiting = _gauge("text_index_waiting", "Decisions that are not in the index of texts yet")
+situation_index_waiting = _gauge(
+    "situation_index_waiting",
+    "Decisions that are not in the index of situations yet, or have an old place there",
+)
 resolved_decisions = _gauge(
     "resolved_decisions", "Latest decisions of an agent or model that succeeded or failed", "scope", "name"
 )

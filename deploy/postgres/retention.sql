@@ -3,4 +3,4 @@
 
 GRANT UPDATE (horizon) ON tracker_retention TO tracker_writer;
 GRANT DELETE ON llm_decisions, llm_outcomes, llm_dead_letters, llm_embedding_index, llm_text_index,
-    llm_alerts TO tracker_writer;
+    llm_situation_index, llm_alerts TO tracker_writer;

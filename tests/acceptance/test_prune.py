@@ -31,7 +31,9 @@ async def fill(sql: asyncpg.Connection, decisions: int, days: int) -> None:
         "(agent_name, decision_type, symbol, prompt, response, model, created_at) "
         "SELECT '', '', '', '', '', '', now() - make_interval(days => $2) FROM generate_series(1, $1) "
         "RETURNING id), queued AS (INSERT INTO llm_embedding_queue SELECT id FROM made), "
-        "indexed AS (INSERT INTO llm_text_index SELECT id, '' FROM made) "
+        "indexed AS (INSERT INTO llm_text_index SELECT id, '' FROM made), placed AS "
+        "(INSERT INTO llm_situation_index (decision_id, symbol, agent_name, decision_type, present) "
+        "SELECT id, '', '', '', 0 FROM made) "
         "INSERT INTO llm_outcomes (decision_id, event_id, outcome, observed_at, received_at) "
         "SELECT id, gen_random_uuid(), 'SUCCESS', now(), now() FROM made",
         decisions,
@@ -89,6 +91,7 @@ async def test_a_dry_run_counts_what_a_run_deletes(settings: dict[str, str], sql
         "llm_embedding_queue": 700,
         "llm_embedding_index": 0,
         "llm_text_index": 700,
+        "llm_situation_index": 700,
         "llm_dead_letters": 0,
         "llm_alerts": 0,
     }
@@ -124,7 +127,7 @@ async def test_stopped_in_the_middle_it_leaves_nothing_by_halves(
         assert b"rows deleted" in out
     decisions, outcomes, theirs = await rows(sql)
     assert 0 < decisions == outcomes == theirs
-    for table in ("llm_embedding_queue", "llm_text_index"):
+    for table in ("llm_embedding_queue", "llm_text_index", "llm_situation_index"):
         assert await sql.fetchval(f"SELECT count(*) FROM {table}") == decisions
     rest = await pruned(settings, "--older-than", "90d")
     assert rest["rows"]["llm_decisions"] >= decisions - 500  # a killed one's last step may commit later

@@ -73,6 +73,7 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
         new += [outcome(id_, timestamp=time, pnl=1) for id_ in ids]
         new += [outcome(id_, timestamp=days_ago(0), pnl=2) for id_ in ids]
         assert set(await store.write(deliver(*new))) == {"stored"}
+    await place(sql, *map(UUID, ids))
     for index in indexes:
         await index.leave()
     await store.write(deliver(outcome(uuid4(), timestamp=time), b"replayed", b"never replayed"))
@@ -87,6 +88,15 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
         datetime.fromisoformat(time),
     )
     return new_rows
+
+
+async def place(sql: asyncpg.Connection, *ids: UUID) -> None:
+    """Give decisions places in the index of situations."""
+    await sql.executemany(
+        "INSERT INTO llm_situation_index (decision_id, symbol, agent_name, decision_type, present) "
+        "VALUES ($1, '', '', '', 0)",
+        [(id_,) for id_ in ids],
+    )
 
 
 async def alert(
@@ -152,6 +162,7 @@ async def test_a_round_ends_while_outcomes_and_texts_keep_coming(
             UUID(int=number),
         )
         await sql.execute("INSERT INTO llm_text_index VALUES ($1, 'word')", UUID(int=number))
+        await place(sql, UUID(int=number))
 
     before, steps = await cutoff(sql, timedelta(days=30)), 1
     await move_horizon(sql, before)
@@ -162,18 +173,19 @@ async def test_a_round_ends_while_outcomes_and_texts_keep_coming(
         await come(steps)
 
 
-async def test_what_an_older_daemon_leaves_behind_in_the_index_of_texts_goes_too(
-    dsn: str, store: Store, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("index", ["llm_text_index", "llm_situation_index"])
+async def test_what_an_older_daemon_leaves_behind_in_an_index_goes_too(
+    index: str, dsn: str, store: Store, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It prunes the tables that it knows; in several steps, with what is kept in between."""
     monkeypatch.setattr(pruning, "WALK_ROWS", 3)
     await fill(store, sql, dsn, 5, decisions=20)
     await index_all(dsn)
-    before = (await rows(sql))["llm_text_index"]
+    before = (await rows(sql))[index]
     gone = set(sorted(before)[::2])
     await sql.execute("DELETE FROM llm_decisions WHERE id = ANY($1)", gone)
-    assert total(await pruned(sql))["llm_text_index"] == len(gone) > 3
-    assert (await rows(sql))["llm_text_index"] == before - gone
+    assert total(await pruned(sql))[index] == len(gone) > 3
+    assert (await rows(sql))[index] == before - gone
 
 
 async def test_dead_letters_that_were_never_replayed_go_only_when_asked(

@@ -29,6 +29,7 @@ from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
+from tracker_daemon.situations.index import SituationIndex
 from tracker_daemon.situations.learning import due, learn
 from tracker_daemon.store import Store
 from tracker_daemon.store.projection import project
@@ -79,6 +80,15 @@ RIGHTS = [
     "DELETE ON llm_text_queue",
     "SELECT ON llm_text_index",
     "INSERT ON llm_text_index",
+    "SELECT ON llm_situation_queue",
+    "INSERT ON llm_situation_queue",
+    "DELETE ON llm_situation_queue",
+    "SELECT ON llm_situation_index",
+    "INSERT ON llm_situation_index",
+    "UPDATE ON llm_situation_index",
+    "SELECT ON llm_situation_axes",
+    "INSERT ON llm_situation_axes",
+    "UPDATE (swept_at) ON llm_situation_axes",
     "SELECT ON llm_prompt_queue",
     "INSERT ON llm_prompt_queue",
     "SELECT ON tracker_leases",
@@ -140,17 +150,24 @@ def writer(dsn: str, _roles: None) -> str:
     return login(dsn, "writer")
 
 
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each index of situations make a generation, of however few decisions."""
+    for name, value in (("FIRST", 1), ("TIMES", 0)):
+        monkeypatch.setattr(f"tracker_daemon.situations.index.{name}", value)
+
+
 async def works(dsn: str) -> bool:
     """Do everything that a daemon does in the database, each batch twice; False where a right is missing."""
     id_ = uuid4()
     batch = deliver(
-        decision(id=str(id_), session_id=str(uuid4()), prompt_embedding=[1, 2, 3]),
+        decision(id=str(id_), session_id=str(uuid4()), prompt_embedding=[1, 2, 3], context={"trend": "up"}),
         outcome(id_, pnl=1),
         b"bad",
     )
     batch += deliver(decision(), contract=EMBEDDING)
     results = []
-    indexes = EmbeddingIndex(dsn), TextIndex(dsn)
+    indexes = EmbeddingIndex(dsn), TextIndex(dsn), SituationIndex(dsn)
     try:
         await check_schema(dsn, DIMENSIONS)
         async with connected(dsn) as connection:
@@ -166,7 +183,7 @@ async def works(dsn: str) -> bool:
                     await mark_published(connection, change)
                 await learn(connection, datetime.now(UTC))
                 await due(connection)
-            for index in indexes:
+            for index in (*indexes, indexes[-1]):  # the last one sweeps first
                 await index.look()
             near = await nearest(connection, [1, 2, 3], None, 10)
             async with reading(connection):
@@ -239,6 +256,8 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "UPDATE llm_experiments SET definition = '{}'",
         "DELETE FROM llm_embedding_index",
         "DELETE FROM llm_text_index",
+        "DELETE FROM llm_situation_index",
+        "UPDATE llm_situation_axes SET tree = '0'",
         "UPDATE llm_text_queue SET decisions = '{}'",
         "UPDATE tracker_migrations SET breaking = true",
         "INSERT INTO tracker_migrations (number, name) VALUES (999, 'more')",

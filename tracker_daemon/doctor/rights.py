@@ -18,6 +18,9 @@ _OF_A_DAEMON: Final = {
     "llm_embedding_index": "SELECT, INSERT",
     "llm_text_queue": "SELECT, INSERT, DELETE",
     "llm_text_index": "SELECT, INSERT",
+    "llm_situation_queue": "SELECT, INSERT, DELETE",
+    "llm_situation_index": "SELECT, INSERT, UPDATE",
+    "llm_situation_axes": "SELECT, INSERT, UPDATE swept_at",
     "llm_prompt_queue": "SELECT, INSERT",
     "tracker_retention": "SELECT",
     "tracker_leases": "SELECT, INSERT, UPDATE",
@@ -31,6 +34,7 @@ _TO_PRUNE: Final = {
     "llm_dead_letters": "DELETE",
     "llm_embedding_index": "DELETE",
     "llm_text_index": "DELETE",
+    "llm_situation_index": "DELETE",
     "llm_alerts": "DELETE",
 }
 _TO_EMBED: Final = {

@@ -34,13 +34,14 @@ TABLES: Final = (
     "llm_embedding_queue",
     "llm_embedding_index",
     "llm_text_index",
+    "llm_situation_index",
     "llm_dead_letters",
     "llm_alerts",
 )
 """Every table that rows are deleted from."""
 # Decisions first: an event that is committed meanwhile goes with the next statement. And the queue before the
 # index: whoever moves an embedding from one to the other is waited for.
-_DECISION: Final = {"llm_decisions": "id"} | dict.fromkeys(TABLES[1:5], "decision_id")
+_DECISION: Final = {"llm_decisions": "id"} | dict.fromkeys(TABLES[1:6], "decision_id")
 _LETTER: Final = {"llm_dead_letters": "id"}
 _ALERT: Final = {"llm_alerts": "id"}
 
@@ -68,11 +69,11 @@ _LEFT_OVER: Final = """
 decision_id = ANY({ids}) AND LEAST(observed_at, received_at) < '{before}'::timestamptz
 AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_outcomes.decision_id)
 """
-# Only daemons from before there was this index leave any. Ids come as an array, which is looked up by the
+# Only daemons from before there was an index leave any in it. Ids come as an array, which is looked up by the
 # primary key whatever is guessed about it.
 _LEFT_BEHIND: Final = """
 WITH walked AS MATERIALIZED (
-    SELECT decision_id FROM llm_text_index WHERE decision_id > $1 ORDER BY decision_id LIMIT {rows:d}
+    SELECT decision_id FROM {index} WHERE decision_id > $1 ORDER BY decision_id LIMIT {rows:d}
 )
 SELECT (SELECT decision_id FROM walked ORDER BY decision_id OFFSET {rows:d} - 1) AS last, ARRAY(
     SELECT decision_id FROM walked
@@ -80,15 +81,16 @@ SELECT (SELECT decision_id FROM walked ORDER BY decision_id OFFSET {rows:d} - 1)
 ) AS gone
 """
 _GONE: Final = """
-decision_id = ANY({ids}) AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = llm_text_index.decision_id)
+decision_id = ANY({ids}) AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = {index}.decision_id)
 """
 # The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
-# ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The lock
-# keeps the index of texts from making a place for a decision that is about to go. Its queue may go on holding
-# the ids: they lead nowhere.
+# ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The locks
+# keep the indexes of texts and of situations from making a place for a decision that is about to go. Their
+# queues may go on holding the ids: they lead nowhere.
 _BEGIN: Final = """
 SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '5s';
-SELECT pg_advisory_xact_lock('llm_text_index'::regclass::bigint)
+SELECT pg_advisory_xact_lock('llm_text_index'::regclass::bigint);
+SELECT pg_advisory_xact_lock('llm_situation_index'::regclass::bigint)
 """
 
 _COUNT_OF_DECISION: Final = """
@@ -127,15 +129,16 @@ async def prune(
 ) -> AsyncGenerator[Counter[str], None]:
     """Delete what is older, a transaction a step, and yield the rows that each has deleted, by table.
 
-    Decisions with their outcomes and their places in the indexes; outcomes, and places in the index of
-    texts, without a decision; dead letters that were replayed, and with `unreplayed` the others too; alerts
-    that were published, unless they still stand. The horizon must have been moved.
+    Decisions with their outcomes and their places in the indexes; outcomes, and places in the indexes of
+    texts and situations, without a decision; dead letters that were replayed, and with `unreplayed` the
+    others too; alerts that were published, unless they still stand. The horizon must have been moved.
     """
     settled = _settled(unreplayed=unreplayed)
     for steps in (
         _oldest_first(connection, before, "created_at", _DECISION),
         _left_over(connection, before),
-        _left_behind(connection),
+        _left_behind(connection, "llm_text_index"),
+        _left_behind(connection, "llm_situation_index"),
         _oldest_first(connection, before, "received_at", _LETTER, settled),
         _oldest_first(connection, before, "created_at", _ALERT, _SAID),
     ):
@@ -202,14 +205,14 @@ async def _left_over(connection: Connection, before: datetime) -> AsyncIterator[
         last = rows[-1]["decision_id"], rows[-1]["event_id"]
 
 
-async def _left_behind(connection: Connection) -> AsyncIterator[Counter[str]]:
-    """Delete places in the index of texts without a decision."""
+async def _left_behind(connection: Connection, index: str) -> AsyncIterator[Counter[str]]:
+    """Delete places in an index without a decision."""
     last: UUID | None = UUID(int=0)
-    places = _LEFT_BEHIND.format(rows=WALK_ROWS)
+    places = _LEFT_BEHIND.format(index=index, rows=WALK_ROWS)
     while last is not None:  # a step that is not full has none
         [walked] = await _read(connection, places, last)
         if ids := walked["gone"]:
-            yield await _delete(connection, {"llm_text_index": _GONE.format(ids=_array(ids))})
+            yield await _delete(connection, {index: _GONE.format(index=index, ids=_array(ids))})
         else:
             yield Counter()
         last = walked["last"]

@@ -12,8 +12,8 @@ from tracker_daemon.store.horizon import find_expired
 from tracker_daemon.store.tables import (
     DECISIONS,
     ENQUEUE_EMBEDDINGS,
+    ENQUEUE_INDEXES,
     ENQUEUE_PROMPTS,
-    ENQUEUE_TEXTS,
     GUARDED,
     OUTCOMES,
     STUB_SESSIONS,
@@ -84,7 +84,7 @@ async def enqueue(connection: Connection, fresh: Sequence[Decision]) -> None:
     """Have new decisions entered into the indexes, and embedded, later and by somebody else."""
     embedded = [decision.id for decision in fresh if decision.prompt_embedding is not None]
     for statement, ids in (
-        (ENQUEUE_TEXTS, [decision.id for decision in fresh]),
+        (ENQUEUE_INDEXES, [decision.id for decision in fresh]),
         (ENQUEUE_EMBEDDINGS, embedded),
         (ENQUEUE_PROMPTS, [decision.id for decision in fresh if decision.to_embed]),
     ):

@@ -131,11 +131,17 @@ SELECT unnest($1::uuid[])
 ON CONFLICT DO NOTHING
 """
 # So many ids that a row stays in one piece: a long array would be taken apart and stored elsewhere.
-ENQUEUE_TEXTS: Final = """
-INSERT INTO llm_text_queue (decisions)
-SELECT ($1::uuid[])[first : first + 99] FROM generate_series(1, cardinality($1::uuid[]), 100) AS first
+_IN_ROWS: Final = """
+SELECT ($1::uuid[])[first : first + 99] AS decisions
+FROM generate_series(1, cardinality($1::uuid[]), 100) AS first
 """
-ENQUEUE_PROMPTS: Final = ENQUEUE_TEXTS.replace("llm_text_queue", "llm_prompt_queue")
+ENQUEUE_INDEXES: Final = f"""
+WITH new AS MATERIALIZED ({_IN_ROWS}), texts AS (
+    INSERT INTO llm_text_queue (decisions) SELECT decisions FROM new
+)
+INSERT INTO llm_situation_queue (decisions) SELECT decisions FROM new
+"""
+ENQUEUE_PROMPTS: Final = f"INSERT INTO llm_prompt_queue (decisions) {_IN_ROWS}"
 HORIZON: Final = "SELECT horizon FROM tracker_retention"
 CONTENT_HASHES: Final = "SELECT id, content_hash FROM llm_decisions WHERE id = ANY($1::uuid[])"
 OUTCOMES_WAITING: Final = """

@@ -1,0 +1,154 @@
+"""Axes, places and cells: no cell is held to be farther away than what lies in it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from tracker_daemon.situations import indicators
+from tracker_daemon.situations.asking import Asking, askings
+from tracker_daemon.situations.axes import FAR, MAX_AXES, Axes, Place, Values
+from tracker_daemon.situations.tree import Cut, Grower, Tree, leaf, reach
+
+SPREADS = {"rsi": 30.0, "macd.line": 1.5, "atr": 2.0, "flat": 0.0}
+
+
+def context(chance: random.Random) -> dict[str, Any]:
+    """A situation that may lack anything."""
+    every = {
+        "rsi": chance.uniform(0, 100),
+        "macd": {"line": chance.gauss(0, 1)},
+        "atr": chance.expovariate(1) ** 3,
+        "trend": chance.choice(["up", "down", "sideways"]),
+        "open": chance.choice([True, False]),
+        "flat": chance.choice([0] * 30 + [1, 2]),
+    }
+    return {key: value for key, value in every.items() if chance.random() < 0.8}
+
+
+def learnt(contexts: list[dict[str, Any]]) -> Axes:
+    values = Values()
+    for each in contexts:
+        values.add(each)
+    return values.axes()
+
+
+def weighted(asked: dict[str, Any], **weights: float) -> list[Any]:
+    return [(one, weights.get(one.path, 1.0)) for one in indicators(asked)]
+
+
+def far(asking: Asking, place: Place) -> tuple[float, float]:
+    """How far a place is, and how much it shares, by the definition."""
+    first = {number: share for number, share in asking.shares.items() if place.present >> number & 1}
+    shared = sum(first.values())
+    gaps = (
+        abs(place.coordinates[number] - one.coordinate) * one.slope
+        for number, one in asking.axes.items()
+        if place.present >> number & 1
+    )
+    return (sum(gaps) / shared if shared else 0.0), shared
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a test's data
+    contexts = [context(chance) for _ in range(1500)]
+    axes = learnt(contexts[:500])
+    tree = await Grower(6).grow([axes.place(each) for each in contexts[:500]])
+    cells: dict[int, list[Place]] = {}
+    for place in map(axes.place, contexts):
+        cells.setdefault(leaf(tree, place), []).append(place)
+    assert len(cells) > 50
+    pruned = 0
+    for _ in range(30):
+        situation = context(chance) or {"rsi": 50}
+        if not (asked := askings(axes, weighted(situation, rsi=2.5), SPREADS, chance.choice([0.01, 0.5, 1]))):
+            continue
+        for asking in asked:
+            reached = {cell: bound for bound, cell in reach(tree, asking.axes, asking.min_shared)}
+            for cell, places in cells.items():
+                found = [far(asking, place) for place in places]
+                enough = [gap for gap, shared in found if shared and shared >= asking.min_shared - 1e-9]
+                if enough:
+                    assert reached[cell] <= min(enough) + 1e-9
+                    pruned += reached[cell] > 0.25
+    assert pruned > 100
+
+
+async def test_a_cell_holds_about_as_many_as_another() -> None:
+    chance = random.Random(3)  # noqa: S311 - a test's data
+    places = [Place([chance.gauss(0, 1), chance.gauss(0, 1)], 0b11) for _ in range(4096)]
+    tree = await Grower(70).grow(places)
+    counts: dict[int, int] = {}
+    for place in places:
+        cell = leaf(tree, place)
+        counts[cell] = counts.get(cell, 0) + 1
+    assert len(counts) == 64
+    assert all(56 <= count <= 72 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    "places", [[], [Place([], 0)] * 3, [Place([0.0], 0)] * 9, [Place([2.0], 1)] * 9], ids=str
+)
+async def test_where_all_places_are_the_same_there_is_one_cell(places: list[Place]) -> None:
+    tree: Tree = await Grower(2).grow(places)
+    assert not isinstance(tree, Cut)
+
+
+def test_axes_are_those_of_the_most_frequent_indicators_and_of_frequent_categories() -> None:
+    contexts = [
+        {
+            "n": number,
+            "mostly": 0 if number % 50 else number,
+            "word": f"w{number}",
+            "side": ("buy", "sell")[number % 2],
+        }
+        for number in range(300)
+    ]
+    contexts[0]["rare"] = 1
+    axes = {(axis.path, axis.category): axis for axis in learnt(contexts).all}
+    assert set(axes) == {("n", None), ("mostly", None), ("side", "buy"), ("side", "sell")}
+    assert axes["mostly", None].spread == 0
+    assert [axes["mostly", None].coordinate(value) for value in (0, 0.0, 7, -1e308)] == [0, 0, 1, 1]
+    many = learnt([{f"k{number:03}": number for number in range(200)}] * 3)
+    assert len(many.all) == MAX_AXES
+
+
+@pytest.mark.parametrize(
+    ("value", "coordinate"),
+    [(50, 0), (60, 0.4), (10**30, FAR), (-1.7e308, -FAR), (50 + 1e-9, 0)],
+)
+def test_a_coordinate_is_bounded_and_never_too_small(value: float, coordinate: float) -> None:
+    axes = learnt([{"n": number} for number in (10, 37.5, 50, 62.5, 90) * 4])
+    assert axes.place({"n": value}) == Place([coordinate], 1)
+
+
+def test_what_is_no_number_in_one_place_and_none_in_another_shares_no_axis() -> None:
+    axes = learnt([{"n": 5.0}, {"n": "5"}, {"n": True}, {"n": 7}] * 9)
+    assert {(type(axis.category), axis.category) for axis in axes.all} == {
+        (type(None), None),
+        (str, "5"),
+        (bool, True),
+    }
+    assert [axes.place({"n": value}).present.bit_count() for value in (5, "5", True, None, [5])] == [
+        1,
+        2,
+        2,
+        0,
+        0,
+    ]
+
+
+def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
+    axes = learnt([{"n": number, "m": number} for number in range(100)])
+    both = weighted({"n": 50, "m": 500})
+    spreads = {"n": 50.0, "m": 50.0}
+    assert [sorted(one.axes) for one in askings(axes, both, spreads, 0.5)] == [[0, 1], [0]]
+    assert [sorted(one.axes) for one in askings(axes, weighted({"n": 50, "m": 1e300}), spreads, 0.5)] == [[0]]
+    assert askings(axes, weighted({"m": 1e300}), spreads, 0.5) == []
+    assert askings(axes, weighted({"n": 50, "other": "x"}), spreads, 0.5) == []
+    [one] = askings(axes, weighted({"n": 50, "m": 60}, m=3.0), {"n": 25.0, "m": 0.0}, 0.5)
+    assert one.shares == {0: 0.25, 1: 0.75}
+    assert [asked.slope for asked in one.axes.values()] == [0.5, 750]
