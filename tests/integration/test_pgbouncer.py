@@ -24,7 +24,16 @@ from tracker_daemon.errors import Misconfigured, Unavailable
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import check_schema, migrate, migrations
 from tracker_daemon.postgres import check_statements, connect, connected
-from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
+from tracker_daemon.queries import (
+    QUESTIONS,
+    Filter,
+    Reader,
+    Situation,
+    reading,
+    search,
+    similar_decisions,
+)
+from tracker_daemon.situations.index import SituationIndex
 from tracker_daemon.situations.learning import due, learn
 from tracker_daemon.store import Poll, Store
 from tracker_daemon.text_index import TextIndex
@@ -93,13 +102,17 @@ async def test_decisions_outcomes_and_dead_letters_are_stored_once(
 
 
 @in_transaction_mode
-async def test_the_indexes_their_leases_and_what_is_found(pooled: str, sql: asyncpg.Connection) -> None:
+async def test_the_indexes_their_leases_and_what_is_found(
+    pooled: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     id_ = uuid4()
     store, index = Store(pooled, statement_cache=False), EmbeddingIndex(pooled, statement_cache=False)
     texts = TextIndex(pooled, statement_cache=False)
+    monkeypatch.setattr("tracker_daemon.situations.index.FIRST", 1)
+    situations = SituationIndex(pooled, statement_cache=False)
     mine, theirs = Lease("test"), Lease("test")
     async with crowd(pooled), connected(pooled, statement_cache=False) as connection:
-        await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3])))
+        await store.write(deliver(decision(id=str(id_), prompt_embedding=[1, 2, 3], context={"trend": "up"})))
         assert [near.id for near in await nearest(connection, [1, 2, 3], None, 5)] == [id_]
         await index.look()
         assert [near.id for near in await nearest(connection, [1, 2, 3], None, 5)] == [id_]
@@ -110,14 +123,20 @@ async def test_the_indexes_their_leases_and_what_is_found(pooled: str, sql: asyn
         assert [await mine.take(connection), await theirs.take(connection)] == [True, False]
         await mine.give_back(connection)
         assert await theirs.take(connection)
+        for _ in range(2):
+            await situations.look()
+        async with reading(connection):
+            near = await similar_decisions(connection, Situation(context={"trend": "up"}), Filter())
+        assert (near.by_index, near.looked_at) == (True, 1)
         await learn(connection, datetime.now(UTC))
         assert await due(connection) is None
-    for each in (index, texts):
+    for each in (index, texts, situations):
         await each.leave()
     await store.close()
     assert await waiting(sql) == 0
     assert await sql.fetchval("SELECT count(*) FROM llm_embedding_index") == 1
     assert await sql.fetchval("SELECT count(*) FROM llm_text_index") == 1
+    assert await sql.fetchval("SELECT count(*) FROM llm_situation_index") == 1
 
 
 @in_transaction_mode

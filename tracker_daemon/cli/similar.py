@@ -112,11 +112,13 @@ def _table(each: Precedent, *, header: bool) -> Table:
 
 
 def _remarks(found: Precedents) -> Iterator[str]:
-    which = "" if found.complete else "latest "
+    which = "nearest in the index, " if found.by_index else "" if found.complete else "latest "
     yield (
         f"Of the {which}{found.looked_at:,} decisions with a context {found.comparable:,} share enough of "
         f"the situation, and {found.near:,} are near."
     )
+    if found.waiting:
+        yield f"The index is behind: {found.waiting:,} decisions that wait for it were not looked at."
     if found.near > len(found.precedents):
         yield f"These are the nearest {len(found.precedents):,}: what follows is about them."
     if not found.near and found.nearest is not None:

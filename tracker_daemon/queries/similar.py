@@ -12,15 +12,17 @@ import msgspec
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.queries.candidates import candidates
 from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection, Time
 from tracker_daemon.queries.summary import Summary, situation_summary
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
+    from tracker_daemon.queries.candidates import Candidates
     from tracker_daemon.queries.situation import Situation
 
 CANDIDATES: Final = 20_000
-"""Decisions that are looked at, the latest ones."""
+"""Decisions that are looked at, the latest ones, where no index says which are the nearest."""
 MAX_PRECEDENTS: Final = 100
 """Precedents of an answer."""
 TEXT_CHARS: Final = 100
@@ -132,17 +134,21 @@ class Precedent(Struct, frozen=True, kw_only=True):
 class Precedents(Struct, frozen=True, kw_only=True):
     """The nearest of `near` decisions, of equally near ones the latest first: none, if nothing is near.
 
-    `summary` is about these. `looked_at` is how many of the latest decisions with a context were looked at,
-    `complete`: there are no more that the filter chooses. `comparable` of them share enough of the situation;
-    the nearest is at `nearest`. `unknown` are numbers of the situation that could not be compared: there is
-    no scale for them among those learnt at `scales_of`, the last ones then.
-    `identifiers` are texts that were left out: by the same lesson nearly every decision has another one.
+    `summary` is about these. `looked_at` is how many decisions with a context were looked at one by one; of
+    these `comparable` share enough of the situation, and the nearest is at `nearest`. They are all that the
+    filter chooses where that is `complete`; `by_index`, those that the index of situations holds nearest of
+    all it has, and the latest that it has not yet, but for `waiting` others; else the latest. `unknown` are
+    numbers of the situation that could not be compared: there is no scale for them among those learnt at
+    `scales_of`, the last ones then. `identifiers` are texts that were left out: by
+    the same lesson nearly every decision has another one.
     """
 
     precedents: tuple[Precedent, ...]
     near: int
     looked_at: int
     complete: bool
+    by_index: bool
+    waiting: int
     comparable: int
     nearest: float | None
     unknown: tuple[str, ...]
@@ -166,13 +172,14 @@ async def similar_decisions(
     if not 1 <= limit <= MAX_PRECEDENTS:
         raise InvalidQuestion(f"limit must be from 1 to {MAX_PRECEDENTS}, not {limit}")
     counting = situation.weighted()
+    indexed = await candidates(connection, situation, wanted, limit, resolved=resolved)
     chosen = Selection(wanted)
     indicators = [indicator for indicator, _ in counting]
     as_of = f"{chosen.parameter(wanted.as_of)}::timestamptz"
     [row] = await connection.fetch(
         _SIMILAR.format(
             as_of=as_of,
-            candidates=_candidates(chosen, resolved=resolved),
+            candidates=_candidates(chosen, indexed, resolved=resolved),
             paths=chosen.parameter([indicator.path for indicator in indicators]),
             places=chosen.parameter([indicator.jsonpath for indicator in indicators]),
             values=chosen.parameter([json.dumps(indicator.value) for indicator in indicators]),
@@ -186,17 +193,21 @@ async def similar_decisions(
         ),
         *chosen.values,
     )
-    return await _precedents(situation, dict(row))
+    return await _precedents(situation, indexed, dict(row))
 
 
-def _candidates(chosen: Selection, *, resolved: bool) -> str:
+def _candidates(chosen: Selection, indexed: Candidates | None, *, resolved: bool) -> str:
     """The decisions to look at, numbered, and one more if there are more."""
     condition = f"{chosen.condition} AND NOT {UNDECIDED}" if resolved else chosen.condition
-    return _CANDIDATES.format(source=chosen.source, condition=condition, most=CANDIDATES)
+    source = chosen.source
+    if indexed is not None:  # by the primary key: the planner would look all of a symbol up, too
+        ids = chosen.parameter(indexed.ids)
+        source = f"(SELECT * FROM {source} WHERE id = ANY({ids}::uuid[]) OFFSET 0) AS llm_decisions"
+    return _CANDIDATES.format(source=source, condition=condition, most=CANDIDATES)
 
 
-async def _precedents(situation: Situation, row: dict[str, Any]) -> Precedents:
-    candidates, found = row.pop("candidates"), []
+async def _precedents(situation: Situation, indexed: Candidates | None, row: dict[str, Any]) -> Precedents:
+    looked_at, found = row.pop("candidates"), []
     for *columns, compared in row.pop("precedents"):
         indicators = tuple(
             Compared(path, msgspec.json.decode(value), distance) for path, value, distance in compared
@@ -205,8 +216,10 @@ async def _precedents(situation: Situation, row: dict[str, Any]) -> Precedents:
         await asyncio.sleep(0)  # each has 200 indicators at most
     return Precedents(
         precedents=tuple(found),
-        looked_at=min(candidates, CANDIDATES),
-        complete=candidates <= CANDIDATES,
+        looked_at=min(looked_at, CANDIDATES),
+        complete=indexed is None and looked_at <= CANDIDATES,
+        by_index=indexed is not None,
+        waiting=indexed.waiting if indexed else 0,
         unknown=tuple(row.pop("unknown")),
         identifiers=tuple(row.pop("identifiers")),
         summary=situation_summary(situation, found),

@@ -1,0 +1,272 @@
+"""What the index of situations finds, against plain Python over the same rows: no code is shared."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import timedelta
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.factory import decision, deliver
+from tests.integration.test_similar import Expected, ask, contexts, fill, leaves, study
+from tests.record import BEGIN, backdate, known, replay
+from tests.situations import few, index_all, waiting
+from tracker_daemon.queries import Filter, Situation
+from tracker_daemon.queries import candidates as module
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tests.record import Row
+    from tracker_daemon.queries import Precedents
+    from tracker_daemon.store import Store
+
+__all__ = ["few"]
+
+THEN = BEGIN + timedelta(hours=30)
+FILTERS = [
+    Filter(),
+    Filter(symbol="BTC"),
+    Filter(agent_name="risk", decision_type="signal"),
+    Filter(as_of=THEN),
+    Filter(symbol="ETH", as_of=THEN, outcome="SUCCESS"),
+    Filter(outcome="PENDING", since=BEGIN + timedelta(hours=5), until=THEN),
+]
+LIMIT = 5
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch, few: None) -> None:  # noqa: ARG001 - a fixture
+    """Compare few of what the index finds, and look into few cells at once."""
+    monkeypatch.setattr(module, "PLACES", 30)
+    monkeypatch.setattr(module, "_FIRST_CELLS", 4)
+
+
+def lets_through(wanted: Filter, row: Row, *, resolved: bool) -> bool:
+    """Whether a filter of these columns chooses it."""
+    known_now = row["outcome"] in {"SUCCESS", "FAILURE"}
+    return (
+        row["context"] is not None
+        and all(
+            getattr(wanted, name) in {None, row[name]} for name in ("symbol", "agent_name", "decision_type")
+        )
+        and (wanted.since is None or row["created_at"] >= wanted.since)
+        and (wanted.until is None or row["created_at"] < wanted.until)
+        and (known_now or not resolved)
+        and (wanted.outcome is None or wanted.outcome == (row["outcome"] if known_now else "PENDING"))
+    )
+
+
+async def check(
+    sql: asyncpg.Connection, situation: Situation, wanted: Filter, *, resolved: bool = False
+) -> tuple[int, int]:
+    """Compare whatever is found; return how many there are of the nearest, and how many there should be."""
+    rows = [row for row in await known(sql, wanted.as_of) if lets_through(wanted, row, resolved=resolved)]
+    [scales] = [
+        json.loads(text)
+        for (text,) in await sql.fetch(
+            "SELECT scales FROM llm_scales WHERE learnt_at <= $1 ORDER BY learnt_at DESC LIMIT 1",
+            wanted.as_of or BEGIN + timedelta(days=9_999),
+        )
+    ]
+    expected = Expected(situation.context, scales, situation.weights)
+    ranked = expected.ranked(rows, situation.min_overlap)
+    near = [one for one in ranked if one[0] <= Fraction(repr(situation.max_distance))]
+    answer = await ask(sql, situation, wanted, limit=LIMIT, resolved=resolved)
+    assert answer.by_index is not answer.complete
+    distances = {row["id"]: distance for distance, _, row in near}
+    outcomes = {row["id"]: row["outcome"] for row in rows}
+    for each in answer.precedents:
+        assert each.distance == pytest.approx(float(distances[each.id]), abs=1e-11)
+        assert each.outcome == outcomes[each.id]
+    if not near:
+        return 0, 0
+    nearest = [one[0] for one in near[:LIMIT]]
+    return sum(distances[each.id] <= nearest[-1] for each in answer.precedents), len(nearest)
+
+
+def sparse(context: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """A few of its indicators."""
+    return {key: context[key] for key in chance.sample(sorted(context), min(3, len(context)))}
+
+
+async def test_of_the_demos_situations_nearly_all_are_found(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """Full ones and sparse ones, by every filter, also where other agents say less."""
+    await replay(store, 600)
+    await study(sql)
+    await sql.execute(
+        "UPDATE llm_decisions SET context = context - '{macd,donchian}'::text[] WHERE agent_name = 'breakout'"
+    )
+    await index_all(dsn)
+    rows = sorted(await known(sql), key=lambda row: (row["created_at"], row["symbol"], row["agent_name"]))
+    chance = random.Random(7)  # noqa: S311 - a test's data
+    now = max(row["created_at"] for row in rows)
+    middle = sorted(row["created_at"] for row in rows)[len(rows) // 2]
+    symbol = rows[0]["symbol"]
+    filters = [
+        Filter(),
+        Filter(symbol=symbol),
+        Filter(symbol=symbol, agent_name="trend"),
+        Filter(as_of=now - timedelta(days=20)),
+        Filter(symbol=symbol, as_of=now - timedelta(days=20), outcome="SUCCESS"),
+        Filter(agent_name="breakout", since=middle),
+        Filter(until=middle, outcome="FAILURE"),
+    ]
+    found = there = 0
+    for number, row in enumerate(chance.sample(rows, 42)):
+        context = {key: value for key, value in json.loads(row["context"]).items() if key != "price"}
+        asked = sparse(context, chance) if number % 2 else context
+        situation = Situation(context=asked, max_distance=0.4, weights={"rsi": 2.0} if "rsi" in asked else {})
+        one, of = await check(sql, situation, filters[number % 7], resolved=number % 3 == 0)
+        found, there = found + one, there + of
+    assert there > 100
+    assert found >= 0.98 * there
+
+
+async def test_of_whatever_situations_most_are_found(store: Store, sql: asyncpg.Connection, dsn: str) -> None:
+    """Of every kind: nulls, ties, extremes, numbers that are texts elsewhere; what is said of it is true."""
+    made = contexts(250)
+    await fill(store, made + made[:50])
+    await backdate(sql)
+    await study(sql)
+    await index_all(dsn)
+    found = there = 0
+    for number, context in enumerate(contexts(310)[::5]):
+        if {"rsi", "trend"} <= {str(steps[0]) for steps in leaves(context)}:
+            situation = Situation(context={key: context[key] for key in ("rsi", "trend")}, max_distance=0.5)
+            one, of = await check(sql, situation, FILTERS[number % 6], resolved=number % 2 == 1)
+            found, there = found + one, there + of
+    assert there > 50
+    assert found >= 0.9 * there
+
+
+async def test_what_waits_for_the_index_is_compared_too_and_of_a_long_queue_the_last(
+    store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.write(deliver(*(decision(context={"rsi": number}) for number in range(40))))
+    await study(sql)
+    await index_all(dsn)
+    new = deliver(*(decision(context={"rsi": 20.25}) for _ in range(250)))
+    await store.write(new)
+    assert len(await waiting(sql)) == 250
+    asked = Situation(context={"rsi": 20.25})
+    whole = await ask(sql, asked, limit=100)
+    assert [each.distance for each in whole.precedents] == [0] * 100
+    assert (whole.waiting, whole.near) == (0, 250 + 10)
+    monkeypatch.setattr(module, "QUEUED_ROWS", 1)
+    some = await ask(sql, asked, limit=100)
+    assert [each.distance for each in some.precedents[:51]] == [0] * 50 + [0.25 / 20]
+    assert some.waiting == 200
+    last = {delivery.message.identity for delivery in new[-50:]}
+    assert {each.id for each in some.precedents[:50]} == last
+
+
+async def test_of_equally_near_ones_the_latest_are_found(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """Wherever they lie, in cells that are equally far."""
+    chance = random.Random(7)  # noqa: S311 - a test's data
+    batch = deliver(
+        *(
+            decision(
+                context={"trend": "up", "rsi": chance.random()},
+                timestamp=(BEGIN + timedelta(minutes=chance.randrange(10_000))).isoformat(),
+            )
+            for _ in range(300)
+        )
+    )
+    await store.write(batch)
+    await study(sql)
+    await index_all(dsn)
+    answer = await ask(sql, Situation(context={"trend": "up"}), limit=20)
+    latest = sorted(await known(sql), key=lambda row: (row["created_at"], row["id"]), reverse=True)
+    assert [each.created_at for each in answer.precedents] == [row["created_at"] for row in latest[:20]]
+    assert answer.by_index
+
+
+async def test_while_all_get_new_places_they_are_found_at_the_old_ones(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    batch = deliver(*(decision(context={"rsi": number}) for number in range(100)))
+    await store.write(batch)
+    await study(sql)
+    await index_all(dsn)
+    before = await ask(sql, Situation(context={"rsi": 50.25}), limit=20)
+    await sql.execute("CREATE TEMPORARY TABLE old AS SELECT decision_id, cell FROM llm_situation_index")
+    await sql.execute(
+        "INSERT INTO llm_situation_axes (generation, decisions, axes, tree) "
+        "SELECT 2, 1000, axes, '1' FROM llm_situation_axes"
+    )
+    await index_all(dsn)
+    # As half way: every second one has not moved yet, and the sweep is not over.
+    await sql.execute("UPDATE llm_situation_axes SET swept_at = NULL WHERE generation = 2")
+    await sql.execute(
+        "UPDATE llm_situation_index i SET cell = old.cell FROM old "
+        "WHERE i.decision_id = old.decision_id AND old.decision_id = ANY($1)",
+        [delivery.message.identity for delivery in batch[::2]],
+    )
+    after = await ask(sql, Situation(context={"rsi": 50.25}), limit=20)
+    assert await sql.fetchval("SELECT count(DISTINCT cell >> 16) FROM llm_situation_index") == 2
+    assert [each.id for each in after.precedents] == [each.id for each in before.precedents]
+
+
+async def _answer(sql: asyncpg.Connection, wanted: Filter, **context: Any) -> Precedents:
+    return await ask(sql, Situation(context=context, max_distance=1, min_overlap=0.01), wanted, limit=LIMIT)
+
+
+async def test_where_the_index_cannot_say_the_latest_are_looked_at(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """Before a sweep is over; what most of the situation has no axis for; what it does not choose by."""
+    made = [{"rsi": number, "note": f"text {number}", "trend": "up"} for number in range(120)]
+    await store.write(deliver(*(decision(context=context, action="BUY") for context in made)))
+    await study(sql)
+    assert not (await _answer(sql, Filter(), rsi=50)).by_index
+    await index_all(dsn)
+    assert (await _answer(sql, Filter(), rsi=50)).by_index
+    assert (await _answer(sql, Filter(), rsi=50, vix=3)).by_index  # without a scale it is compared by nobody
+    for wanted, context in (
+        (Filter(), {"note": "text 7"}),
+        (Filter(), {"note": "text 7", "trend": "up"}),
+        (Filter(), {"vix": 3}),
+        (Filter(action="BUY"), {"rsi": 50}),
+        (Filter(min_confidence=0), {"rsi": 50}),
+    ):
+        answer = await _answer(sql, wanted, **context)
+        assert (answer.by_index, answer.complete) == (False, True)
+    await sql.execute("UPDATE llm_situation_axes SET swept_at = NULL")
+    assert not (await _answer(sql, Filter(), rsi=50)).by_index
+
+
+async def test_where_few_of_the_nearest_have_the_outcome_more_are_looked_up_and_at_last_the_latest(
+    store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = deliver(*(decision(context={"rsi": number}) for number in range(200)))
+    await store.write(batch)
+    await study(sql)
+    await index_all(dsn)
+    far = [batch[number].message.identity for number in (0, 1, 2)]
+    await sql.execute("UPDATE llm_decisions SET outcome = 'FAILURE' WHERE id = ANY($1)", far)
+    failed = Filter(outcome="FAILURE")
+    found = await _answer(sql, failed, rsi=60)
+    assert ([each.id for each in found.precedents], found.by_index) == (far[::-1], True)
+    monkeypatch.setattr(module, "MOST_PLACES", 20)
+    found = await _answer(sql, failed, rsi=60)
+    assert ([each.id for each in found.precedents], found.by_index) == (far[::-1], False)
+
+
+async def test_nothing_near_is_said_by_the_index_too(store: Store, sql: asyncpg.Connection, dsn: str) -> None:
+    await store.write(deliver(*(decision(context={"rsi": number, "vix": 5}) for number in range(200))))
+    await study(sql)
+    await index_all(dsn)
+    answer = await ask(sql, Situation(context={"rsi": 250, "vix": 7}))
+    assert (answer.precedents, answer.near, answer.by_index) == ((), 0, True)
+    assert answer.nearest == ((250 - 199) / 80 + 1) / 2  # as learnt when there were 160
+    assert answer.summary.text.endswith("not enough evidence.")
+    other = await ask(sql, Situation(context={"rsi": 50}), Filter(symbol="ETH"))
+    assert (other.precedents, other.looked_at, other.nearest) == ((), 0, None)
