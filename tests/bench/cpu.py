@@ -17,6 +17,11 @@ def used(pid: int) -> float:
     return sum(_ticks(pid)[:2]) / _TICKS
 
 
+def on_cpu(pid: int) -> float:
+    """CPU seconds of the first thread of a process, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def used_with_children(pids: Iterable[int]) -> float:
     """CPU seconds of a server, the first, and its children, those that have ended included."""
     server, *children = pids

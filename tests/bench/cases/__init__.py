@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.cases import drain, embedding, growth, live, memory, outcomes, queries, replicas
+from tests.bench.cases import drain, embedding, growth, live, memory, outcomes, queries, replicas, similar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -20,4 +20,5 @@ CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
     "outcomes": outcomes.run,
     "queries": queries.run,
     "replicas": replicas.run,
+    "similar": similar.run,
 }
