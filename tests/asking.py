@@ -20,7 +20,7 @@ from tracker_daemon.queries import QUESTIONS
 from tracker_daemon.service import QueryService
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from nats.aio.client import Client
 
@@ -108,14 +108,21 @@ async def agent_on(server: NatsServer, **login: Any) -> AsyncIterator[Agent]:
 
 @contextlib.asynccontextmanager
 async def served(
-    agent: Agent, server: NatsServer, dsn: str, count: int = 1, **given: Any
+    agent: Agent,
+    server: NatsServer,
+    dsn: str,
+    count: int = 1,
+    embedding: Mapping[str, str] | None = None,
+    **given: Any,
 ) -> AsyncIterator[None]:
     """So many services answer for the length of a block, each with a client of its own."""
-    overrides = {f"query.{key}": str(value) for key, value in ({"subject": agent.subject} | given).items()}
+    overrides = {f"embedding.{key}": value for key, value in (embedding or {}).items()}
+    overrides |= {f"query.{key}": str(value) for key, value in ({"subject": agent.subject} | given).items()}
     settings = load(overrides={"nats.servers": server.url, **overrides}, environ={})
     clients = [await connect(settings.nats, lambda _: None) for _ in range(count)]
     try:
-        async with running(*(QueryService(client, settings.query, dsn) for client in clients)):
+        about = (settings.query, settings.embedding, dsn)
+        async with running(*(QueryService(client, *about) for client in clients)):
             await agent.until_served(count)
             yield
     finally:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
+
+import pytest
+
+from tracker_daemon.queries import Filter, reading, similar_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import asyncpg
+
+
+class Neighbour(NamedTuple):
+    """A decision, and how far its embedding is."""
+
+    id: UUID
+    distance: float | None
 
 
 async def store(sql: asyncpg.Connection, *embeddings: Sequence[float] | None) -> list[UUID]:
@@ -35,10 +48,10 @@ async def queue(sql: asyncpg.Connection, *ids: UUID) -> None:
     )
 
 
-async def indexed(sql: asyncpg.Connection) -> dict[UUID, str]:
-    """What the index holds: a decision's id, and its signs as a text of 0 and 1."""
-    rows = await sql.fetch("SELECT decision_id, signs::text AS signs FROM llm_embedding_index")
-    return {row["decision_id"]: row["signs"] for row in rows}
+async def indexed(sql: asyncpg.Connection) -> dict[UUID, list[float]]:
+    """What the index holds: a decision's id, and the direction of its embedding."""
+    rows = await sql.fetch("SELECT decision_id, direction::text AS direction FROM llm_embedding_index")
+    return {row["decision_id"]: json.loads(row["direction"]) for row in rows}
 
 
 async def waiting(sql: asyncpg.Connection) -> int:
@@ -50,6 +63,17 @@ async def nothing_waits(sql: asyncpg.Connection) -> bool:
     return not await waiting(sql)
 
 
-def signs(embedding: Sequence[float]) -> str:
-    """What the index holds of an embedding."""
-    return "".join("1" if number > 0 else "0" for number in embedding)
+def direction(embedding: Sequence[float]) -> Any:
+    """What the index holds of an embedding, but for what halves of floats cannot tell."""
+    length = math.hypot(*embedding)
+    return pytest.approx([number / length for number in embedding], abs=1e-3)
+
+
+async def nearest(
+    sql: asyncpg.Connection, embedding: Sequence[float], model: str | None, limit: int
+) -> list[Neighbour]:
+    """The decisions whose embeddings of a model are nearest."""
+    async with reading(sql):
+        found = await similar_prompts(sql, embedding, Filter(embedding_model=model), limit)
+    assert [row.by_embedding for row in found.rows] == sorted(row.by_embedding or 0 for row in found.rows)
+    return [Neighbour(row.decision.id, row.distance) for row in found.rows]

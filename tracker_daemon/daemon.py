@@ -214,7 +214,8 @@ class Daemon:
         self._consumer = consumer
         if self._settings.query.enabled:
             dsn = self._settings.postgres.dsn.get_secret_value()
-            self._beside.append(QueryService(self._client, self._settings.query, dsn))
+            service = QueryService(self._client, self._settings.query, self._settings.embedding, dsn)
+            self._beside.append(service)
 
     async def _prepare_database(self) -> None:
         postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions

@@ -31,6 +31,8 @@ LOCK_SECONDS: Final = 1.1
 Just longer than the server's `deadlock_timeout`, after which an autovacuum is told to give way.
 """
 LOCK_ATTEMPTS: Final = 20
+INDEXED_DIMENSIONS: Final = 4000
+"""Numbers of an embedding that a vector index can hold, in halves."""
 STATEMENT_SECONDS: Final = 86_400.0
 """A change to a large table takes its time; what must not wait does not wait for it."""
 
@@ -132,6 +134,7 @@ async def locked(dsn: str) -> AsyncIterator[None]:
 async def apply(connection: Connection, migration: Migration, dimensions: int) -> None:
     """Apply one migration and write that down, in the caller's transaction unless it builds an index."""
     sql = migration.sql.replace(":embedding_dimensions", str(dimensions))
+    sql = sql.replace(":indexed_dimensions", str(min(dimensions, INDEXED_DIMENSIONS)))
     try:
         with translated():
             await connection.execute(sql, timeout=STATEMENT_SECONDS)

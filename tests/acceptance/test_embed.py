@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from tests.acceptance.command import SCRIPT, tracker, until
 from tests.conftest import create_database
-from tests.factory import decision, outcome
+from tests.embeddings import nearest
+from tests.factory import decision, deliver, outcome
 from tests.provider import EmbeddingServer, answer, good, vector
 from tests.servers import Away
-from tracker_daemon.embeddings import nearest
 from tracker_daemon.embeddings.local import Local
 from tracker_daemon.migrate import migrate
 from tracker_daemon.postgres import connected
+from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -347,3 +351,40 @@ async def test_without_a_provider_or_anything_to_embed_the_command_is_used_wrong
     ended = await tracker("embed", settings=own)
     assert ended.code == 2
     assert "--backfill" in ended.err
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+async def test_prompts_are_found_by_a_text(settings: dict[str, str], wide_dsn: str, hybrid: bool) -> None:
+    """By the provider `local`, before there is an embedding and after."""
+    own = {**settings, **LOCAL, "TRACKER_POSTGRES_DSN": wide_dsn}
+    asked = ("prompts", "crude oil supply", *(["--hybrid"] if hybrid else []))
+    none = await tracker(*asked, settings=own)
+    assert (none.code, none.err) == (0, "")
+    assert "No decision has an embedding yet." in none.out
+    assert "embed --backfill" in none.out
+    store = Store(wide_dsn)
+    texts = ("OPEC cuts: petroleum is short", "interest rates rise again", "crude oil supply [bold]\x1b[31m")
+    await store.write(deliver(*(decision(prompt=prompt, symbol="CL") for prompt in texts)))
+    await store.close()
+    assert (await tracker("embed", "--backfill", settings=own)).code == 0
+    told = orjson.loads((await tracker(*asked, "--json", settings=own)).out)
+    assert [row["decision"]["prompt"] for row in told["rows"]] == [texts[2], texts[0], texts[1]]
+    assert [row["by_words"] for row in told["rows"]] == [1 if hybrid else None, None, None]
+    assert (told["exact"], told["embedding_model"]) == (True, Local.model)
+    text = (await tracker(*asked, "--limit", "1", settings=own)).out
+    assert f"distance {told['rows'][0]['distance']:.3f}, by embedding 1." in text
+    assert ("by words 1." in text) is hybrid
+    assert "\x1b" not in text
+    sheet = (await tracker(*asked, "--csv", settings=own)).out
+    lines = list(csv.DictReader(io.StringIO(sheet, newline="")))
+    assert [line["by_embedding"] for line in lines] == ["1", "2", "3"]
+    assert lines[1]["prompt"] == texts[0]
+    other = await tracker(*asked, "--symbol", "none", settings=own)
+    assert f"None of these decisions has an embedding of {Local.model}." in other.out
+    for wrong, says in (
+        (("prompts", " "), "says nothing"),
+        (("prompts", "oil", "--embedding-model", "x"), "cannot be compared"),
+        (("prompts", "oil", "--set", "embedding.provider=none"), "TRACKER_EMBEDDING_PROVIDER is none"),
+    ):
+        refused = await tracker(*wrong, settings=own)
+        assert (refused.code, refused.out, says in refused.err) == (1, "", True)

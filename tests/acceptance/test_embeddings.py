@@ -8,9 +8,8 @@ from uuid import UUID, uuid4
 
 from tests.acceptance.command import until
 from tests.conftest import DIMENSIONS
-from tests.embeddings import indexed
+from tests.embeddings import indexed, nearest
 from tests.factory import decision, outcome
-from tracker_daemon.embeddings import nearest
 from tracker_daemon.lease import Lease
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ async def test_published_embeddings_are_near_at_once_and_indexed_in_the_backgrou
     await stream.publish(*payloads.values(), decision())
     await stream.settled(101)
     wanted = next(iter(payloads.values()))["prompt_embedding"]
-    before = await nearest(sql, wanted, None, 200)
+    before = await nearest(sql, wanted, None, 100)
     assert {near.id for near in before} == payloads.keys()
     assert await indexed(sql) == {}
     for daemon in daemons:
@@ -59,7 +58,7 @@ async def test_published_embeddings_are_near_at_once_and_indexed_in_the_backgrou
     for daemon in daemons:
         await counts(daemon, 0)
     assert (await indexed(sql)).keys() == payloads.keys()
-    assert await nearest(sql, wanted, None, 200) == before
+    assert await nearest(sql, wanted, None, 100) == before
     for daemon in daemons:
         assert await daemon.stop() == 0
 

@@ -68,7 +68,7 @@ class Embeddings:
         some = [[self._chance.gauss(0, 1) for _ in range(DIMENSIONS)] for _ in range(count)]
         async with connected(dsn) as sql:
             ids = await embeddings.store(sql, *some)
-        return dict(zip(ids, map(embeddings.signs, some), strict=True))
+        return dict(zip(ids, map(embeddings.direction, some), strict=True))
 
 
 Kind = Texts | Embeddings

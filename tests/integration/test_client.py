@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,11 +14,12 @@ import pytest
 
 from tests.conftest import DIMENSIONS
 from tests.factory import decision
+from tests.provider import MODEL, EmbeddingServer, vector
 from tests.record import BEGIN, fill
 from tests.trackers import over_nats
 from tests.waiting import until
 from tracker_daemon.client import DecisionTracker
-from tracker_daemon.config import load
+from tracker_daemon.config import EmbeddingSettings, load
 from tracker_daemon.daemon import DRAINED, Daemon
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS
@@ -128,6 +130,10 @@ QUESTIONS_OF_AGENTS: list[Callable[[DecisionTracker], Awaitable[Any]]] = [
         model="gpt-x",
         as_of=LATE,
     ),
+    lambda tracker: tracker.find_similar_prompts(embedding=array("f", [1, 2, 4]), agent_name="risk"),
+    lambda tracker: tracker.find_similar_prompts(
+        "sell hold", 3, embedding=[1, 2, 4], embedding_model=None, hybrid=True, as_of=LATE
+    ),
     lambda tracker: tracker.ask(QUESTIONS["stats"](group_by=("model", "day"))),
     lambda tracker: tracker.ask(QUESTIONS["search"](text="sell hold", limit=3)),
 ]
@@ -155,6 +161,17 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
     assert whole[0] == whole[1] is not None
 
 
+async def test_on_postgres_a_text_is_embedded_by_the_provider_that_the_program_names(dsn: str) -> None:
+    async with EmbeddingServer() as server:
+        settings = EmbeddingSettings(provider="openai", url=server.url, model=MODEL, dimensions=DIMENSIONS)
+        async with DecisionTracker.on_postgres(dsn, embedding=settings) as tracker:
+            told = {"prompt_embedding": vector("near"), "embedding_model": MODEL}
+            id_ = await tracker.track_decision(**SAID | {"decision_type": "signal", **told}, confirm=True)
+            [found] = (await tracker.find_similar_prompts("near")).rows
+    assert (found.decision.id, found.distance) == (id_, pytest.approx(0, abs=1e-6))
+    assert server.asked == [["near"]]
+
+
 @both
 @pytest.mark.parametrize(
     ("asked", "says"),
@@ -176,12 +193,14 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
             lambda tracker: tracker.find_similar_decisions("BTC", {"a": 1}, cursor="x"),
             "unknown field `cursor`",
         ),
+        (lambda tracker: tracker.find_similar_prompts("rsi"), "TRACKER_EMBEDDING_PROVIDER is none"),
+        (lambda tracker: tracker.find_similar_prompts(embedding=[1.0, float("nan")]), "Expected `float`"),
         (lambda tracker: tracker.get_decision("7"), "Invalid UUID"),
         (lambda tracker: tracker.ask(QUESTIONS["recent"](limit=0)), ">= 1"),
     ],
     ids=[
         *("limit", "cursor", "name", "time", "buckets", "nan", "infinity", "words", "situation"),
-        *("context", "budget", "counter", "no JSON", "page", "id", "asked"),
+        *("context", "budget", "counter", "no JSON", "page", "provider", "embedding", "id", "asked"),
     ],
 )
 async def test_a_wrong_question_is_refused_alike(

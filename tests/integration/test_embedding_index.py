@@ -10,10 +10,10 @@ import pytest
 
 from tests.chores import running
 from tests.conftest import DIMENSIONS
-from tests.embeddings import indexed, nothing_waits, queue, signs, store, waiting
+from tests.embeddings import direction, indexed, nearest, nothing_waits, queue, store, waiting
 from tests.factory import decision, deliver, outcome
 from tests.waiting import until, until_metric
-from tracker_daemon.embeddings import EmbeddingIndex, nearest
+from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import migrate, migrations
 from tracker_daemon.postgres import connected
@@ -42,7 +42,7 @@ async def test_what_is_queued_comes_into_the_index_and_leaves_the_queue(
         rest = await store(sql, *embeddings[60:])
         await until(lambda: nothing_waits(sql))
         await until_metric("tracker_embedding_index_waiting", 0)
-    expected = zip(first + rest, map(signs, embeddings), strict=True)
+    expected = zip(first + rest, map(direction, embeddings), strict=True)
     assert await indexed(sql) == dict(expected)
 
 
@@ -54,7 +54,7 @@ async def test_what_has_no_embedding_any_more_leaves_the_queue_too(dsn: str, sql
     await queue(sql, uuid4())
     async with running(EmbeddingIndex(dsn)):
         await until(lambda: nothing_waits(sql))
-    assert await indexed(sql) == {kept: "111"}
+    assert await indexed(sql) == {kept: direction([1, 2, 3])}
     assert without not in await indexed(sql)
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
-from tests.embeddings import waiting
+from tests.embeddings import nearest, waiting
 from tests.factory import decision, deliver, outcome
 from tests.waiting import until_metric
 from tracker_daemon import metrics
 from tracker_daemon.config import load
 from tracker_daemon.doctor import Finding, examination, postgres
-from tracker_daemon.embeddings import EmbeddingIndex, nearest
+from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured, Unavailable
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import check_schema, migrate, migrations
@@ -149,6 +149,7 @@ async def test_every_question(pooled: str) -> None:
         "search": {"text": "hold"},
         "similar": {"situation": {"rsi": 62.1}},
         "context": {"situation": {"rsi": 62.1}, "as_of": datetime.now(UTC)},
+        "prompts": {"embedding": (1, 2, 3), "text": "hold", "hybrid": True},
     }
     asked = [kind(**needed.get(name, {})) for name, kind in QUESTIONS.items()]
     async with crowd(pooled), Reader(pooled, 2) as reader:

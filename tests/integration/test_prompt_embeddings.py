@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.chaos.proxy import PostgresProxy
 from tests.chores import running
 from tests.conftest import DIMENSIONS
-from tests.embeddings import indexed
+from tests.embeddings import indexed, nearest
 from tests.factory import EMBEDDING, days_ago, decision, deliver, outcome
 from tests.provider import MODEL, EmbeddingServer, answer, good, vector
 from tests.servers import Away
@@ -23,10 +23,11 @@ from tests.waiting import until, until_metric
 from tracker_daemon import metrics
 from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import EmbeddingSettings
-from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings, nearest, provider_of
+from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings, provider_of
 from tracker_daemon.embeddings.embedder import BLAMING_FAILURES
 from tracker_daemon.lease import Lease
 from tracker_daemon.postgres import connected
+from tracker_daemon.queries import prompts
 from tracker_daemon.retention import cutoff, move_horizon, prune
 from tracker_daemon.store import Store
 
@@ -741,7 +742,7 @@ async def test_neighbours_are_of_one_model_alone(dsn: str, sql: asyncpg.Connecti
 
 
 async def test_however_many_of_another_model_are_nearer_there_are_as_many_neighbours_as_wanted(
-    sql: asyncpg.Connection,
+    sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than are looked at as candidates."""
     await sql.execute(
@@ -749,6 +750,8 @@ async def test_however_many_of_another_model_are_nearer_there_are_as_many_neighb
         "(agent_name, decision_type, symbol, prompt, response, model, prompt_embedding, embedding_model) "
         "SELECT '', '', '', '', '', '', CASE WHEN number > 5 THEN '[1,2,3]' ELSE '[-1,-2,3]' END::vector, "
         "CASE WHEN number > 5 THEN 'a' ELSE 'b' END FROM generate_series(1, 1005) number; "
-        "INSERT INTO llm_embedding_index SELECT id, binary_quantize(prompt_embedding) FROM llm_decisions"
+        "INSERT INTO llm_embedding_index "
+        "SELECT id, l2_normalize(prompt_embedding)::halfvec FROM llm_decisions"
     )
+    monkeypatch.setattr(prompts, "FEW", -1)
     assert len(await nearest(sql, [1, 2, 3], "b", 5)) == 5

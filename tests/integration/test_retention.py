@@ -15,11 +15,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.chores import running
+from tests.embeddings import nearest
 from tests.factory import days_ago, decision, deliver, outcome
 from tests.texts import index_all
 from tests.waiting import until
 from tracker_daemon import metrics
-from tracker_daemon.embeddings import EmbeddingIndex, nearest
+from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured, TrackerError
 from tracker_daemon.lease import Lease
 from tracker_daemon.retention import TABLES, Retention, count, cutoff, move_horizon, prune, pruning

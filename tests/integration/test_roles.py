@@ -15,12 +15,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import DIMENSIONS
+from tests.embeddings import nearest
 from tests.factory import EMBEDDING, decision, deliver, outcome
 from tests.provider import MODEL, EmbeddingServer
 from tests.waiting import until
 from tracker_daemon.config import EmbeddingSettings, load
 from tracker_daemon.doctor import examine, postgres
-from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings, nearest
+from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings
 from tracker_daemon.embeddings.openai import OpenAI
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.migrate import check_schema, migrate
@@ -528,6 +529,7 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
             "search": {"text": "hold"},
             "similar": {"situation": {"rsi": 62.1}},
             "context": {"situation": {"rsi": 62.1}},
+            "prompts": {"embedding": (1, 2, 3), "text": "hold", "hybrid": True},
         }
         for name, kind in QUESTIONS.items():
             assert await kind(**needed.get(name, {})).answer(connection)

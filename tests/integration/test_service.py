@@ -15,6 +15,8 @@ from structlog.testing import capture_logs
 from tests.asking import agent_on, served
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
+from tests.provider import MODEL, EmbeddingServer, good, vector
+from tests.provider import answer as answering
 from tests.record import BEGIN, known
 from tests.servers import Away
 from tests.waiting import until
@@ -458,3 +460,89 @@ async def test_precedents_end_where_the_message_ends(small_server: NatsServer, d
         assert (code, len(all_["precedents"]), all_["summary"]["decisions"]) == ("200", 100, 100)
         ids = [each["id"] for each in all_["precedents"]]
         assert [each["id"] for each in some["precedents"]] == ids[: len(some["precedents"])]
+
+
+async def test_a_text_is_embedded_by_the_daemons_provider_and_refused_where_there_is_none(
+    agent: Agent, nats_server: NatsServer, dsn: str
+) -> None:
+    """An embedding needs no provider; one that is away, slow or silly is no trouble of the database's."""
+    store, prompts = Store(dsn), ["buy the breakout", "sell the breakout", "hold"]
+    ids = [str(uuid4()) for _ in prompts]
+    payloads = [
+        decision(id=id_, prompt=prompt, prompt_embedding=vector(prompt), embedding_model=MODEL)
+        for id_, prompt in zip(ids, prompts, strict=True)
+    ]
+    await store.write(deliver(*payloads, decision(prompt_embedding=vector("hold"), embedding_model="other")))
+    await store.close()
+    async with served(agent, nats_server, dsn):
+        code, answer, _ = await agent.ask("prompts", embedding=vector("hold"), embedding_model=MODEL)
+        assert (code, {row["decision"]["id"] for row in answer["rows"]}) == ("200", set(ids))
+        assert answer["rows"][0]["decision"]["id"] == ids[2]
+        assert answer["rows"][0]["distance"] == pytest.approx(0, abs=1e-6)
+        for question, says in (
+            (
+                {"text": "hold"},
+                "TRACKER_EMBEDDING_PROVIDER is none: set a provider, or ask with an embedding",
+            ),
+            ({}, "a text, or an embedding"),
+            ({"embedding": [1, 2]}, "an embedding has 3 numbers here, not 2"),
+            ({"embedding": [0, 0, 0]}, "nothing but zeros"),
+            ({"embedding": [1, 2, 3], "hybrid": True}, "without a text there are no words"),
+        ):
+            code, words, _ = await agent.ask("prompts", **question)
+            assert (code, says in words) == ("400", True)
+    async with EmbeddingServer() as server:
+        provider = {"provider": "openai", "url": server.url, "model": MODEL, "dimensions": str(DIMENSIONS)}
+        async with served(agent, nats_server, dsn, embedding=provider, timeout_seconds=0.5):
+            code, answer, _ = await agent.ask("prompts", text="hold", limit=2)
+            assert (code, answer["embedding_model"], len(answer["rows"])) == ("200", MODEL, 2)
+            assert answer["rows"][0]["decision"]["id"] == ids[2]
+            code, answer, _ = await agent.ask("prompts", text="sell breakout", hybrid=True, limit=3)
+            [found] = [row for row in answer["rows"] if row["by_words"] is not None]
+            assert (code, found["decision"]["id"], found["by_words"]) == ("200", ids[1], 1)
+            assert server.asked == [["hold"], ["sell breakout"]]
+            code, words, _ = await agent.ask("prompts", text="hold", embedding_model="other")
+            assert (code, f"from {MODEL} here" in words) == ("400", True)
+            code, words, _ = await agent.ask("prompts", text=" \n")
+            assert (code, "says nothing" in words) == ("400", True)
+
+            enough = asyncio.Event()
+
+            async def late(texts: list[str]) -> Any:
+                await enough.wait()
+                return await good(texts)
+
+            for handler, code, says in (
+                (answering({"error": {"code": "too_long"}}, 400), "400", "cannot be looked for"),
+                (answering(b"{}"), "503", "no list of embeddings"),
+                (answering({"data": [{"index": 0, "embedding": [1, 2]}]}), "503", "have 2 numbers"),
+                (None, "503", "cannot be reached"),
+                (late, "503", "no embedding within 0.5 s"),
+            ):
+                server.handler = handler
+                found_code, words, _ = await agent.ask("prompts", text="hold")
+                assert (found_code, says in words) == (code, True)
+            enough.set()
+            assert (await agent.ask("prompts", text="hold")).code == "200"
+
+
+async def test_prompts_that_fill_a_message_are_fewer_and_then_cut(small_server: NatsServer, dsn: str) -> None:
+    """What is in front comes; of one that is too large alone, less of it."""
+    long, wide = "\U0001f4c8" * 3900, {"key": "\U0001f4c8" * 7900}
+    store = Store(dsn)
+    await store.write(
+        deliver(
+            *(decision(prompt=long, response="", prompt_embedding=[1, 2, n]) for n in range(8)),
+            decision(symbol="W", prompt=long, prompt_embedding=[1, 2, 3], context=wide, unknown=wide),
+        )
+    )
+    await store.close()
+    async with agent_on(small_server) as agent, served(agent, small_server, dsn):
+        code, answer, size = await agent.ask("prompts", embedding=[1, 2, 3], symbol="BTC")
+        assert (code, len(answer["rows"])) == ("200", 3)
+        assert answer["rows"][0]["distance"] == pytest.approx(0, abs=1e-6)
+        assert not any(row["decision"]["cut"] for row in answer["rows"])
+        assert size <= MOST
+        code, answer, size = await agent.ask("prompts", embedding=[1, 2, 3], symbol="W")
+        assert (code, [row["decision"]["cut"] for row in answer["rows"]]) == ("200", [True])
+        assert size <= MOST

@@ -57,6 +57,8 @@ def test_its_keywords_are_the_contracts_fields_and_the_questions_conditions() ->
     positional = {"agent_name", "symbol", "situation", "token_budget"}
     asked = set(QUESTIONS["context"].__struct_fields__) - {"context"}
     assert set(keywords.Informing.__annotations__) | positional == asked
+    asked = set(QUESTIONS["prompts"].__struct_fields__)
+    assert set(keywords.Embedding.__annotations__) | {"text", "limit", "agent_name"} == asked
 
 
 @pytest.mark.parametrize(

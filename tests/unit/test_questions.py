@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries import QUESTIONS, as_json, parse
-from tracker_daemon.queries.questions import Calibration, Context, One, Recent, Search, Similar, Stats
+from tracker_daemon.queries.questions import (
+    Calibration,
+    Context,
+    One,
+    Prompts,
+    Recent,
+    Search,
+    Similar,
+    Stats,
+)
 
 
 def test_a_question_is_its_filter_and_more() -> None:
@@ -54,6 +63,10 @@ def test_a_question_is_its_filter_and_more() -> None:
         (Context, b'{"agent_name": "risk"}', "missing required field `situation`"),
         (Context, b'{"situation": {}, "token_budget": 100001}', r"<= 100000.*\$\.token_budget"),
         (Context, b'{"situation": {}, "quoting": "some"}', r"Invalid enum value 'some'"),
+        (Prompts, b'{"text": 7}', r"Expected `str \| null`, got `int`.*\$\.text"),
+        (Prompts, b'{"embedding": [1e400]}', "Number out of range"),
+        (Prompts, b'{"embedding": [1, "2"]}', r"Expected `float`, got `str`.*\$\.embedding"),
+        (Prompts, b'{"limit": 101}', r"<= 100.*\$\.limit"),
         (One, b"{}", "missing required field `id`"),
         (One, b'{"id": "7"}', "Invalid UUID"),
         (Recent, b"[]", "Expected `object`"),
@@ -67,6 +80,35 @@ def test_a_question_is_its_filter_and_more() -> None:
 def test_what_is_wrong_is_named(kind: type[Recent], data: bytes, says: str) -> None:
     with pytest.raises(InvalidQuestion, match=says):
         parse(data, kind)
+
+
+async def embed(text: str) -> tuple[str, tuple[float, ...]]:
+    """As a provider does, of one number."""
+    return "m", (float(len(text)),)
+
+
+@pytest.mark.parametrize("model", [None, "m"])
+async def test_a_text_gets_its_embedding_and_the_model_of_it(model: str | None) -> None:
+    asked = Prompts(text="four", embedding_model=model, symbol="BTC")
+    expected = Prompts(text="four", embedding=(4.0,), embedding_model="m", symbol="BTC")
+    assert await asked.embedded(embed) == expected
+
+
+async def test_an_embedding_that_is_given_stays_whatever_text_comes_with_it() -> None:
+    for asked in (Prompts(embedding=(1.0,)), Prompts(embedding=(1.0,), embedding_model="x", text="four")):
+        assert await asked.embedded(embed) is asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (Prompts(), "a text, or an embedding"),
+        (Prompts(text="four", embedding_model="x"), "from m here, and those of x cannot be compared"),
+    ],
+)
+async def test_what_can_have_no_embedding_is_refused(asked: Prompts, says: str) -> None:
+    with pytest.raises(InvalidQuestion, match=says):
+        await asked.embedded(embed)
 
 
 JSON = st.recursive(st.none() | st.text() | st.floats(), lambda inner: st.dictionaries(st.text(), inner))

@@ -22,6 +22,7 @@ from tracker_daemon.cli import (
     experiment,
     export,
     migrate,
+    prompts,
     prune,
     run,
     search,
@@ -52,6 +53,7 @@ app.command("failed")(decisions.failed)
 app.command()(search.search)
 app.command()(similar.similar)
 app.command()(context.context)
+app.command()(prompts.prompts)
 app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)

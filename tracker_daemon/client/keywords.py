@@ -143,6 +143,13 @@ class Listing(Conditions, total=False):
     cursor: str | None
 
 
+class Embedding(Conditions, total=False):
+    """And what they are to be near to, beside a text, and whether by its words, too."""
+
+    embedding: Sequence[float] | None
+    hybrid: bool
+
+
 class Resembling(Beside, total=False):
     """And what is near: see `queries.Situation`."""
 

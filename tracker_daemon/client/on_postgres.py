@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import structlog
 
+from tracker_daemon.embeddings import TextEmbedder
 from tracker_daemon.errors import InvalidPayload, TrackerError
 from tracker_daemon.messages import Contract, Delivery, decode
 from tracker_daemon.postgres import close, connect
-from tracker_daemon.queries import as_json, parse, reading
+from tracker_daemon.queries import Prompts, as_json, parse, reading
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tracker_daemon.client.side import Asked
+    from tracker_daemon.config import EmbeddingSettings
     from tracker_daemon.messages import Message
     from tracker_daemon.postgres import Connection
     from tracker_daemon.redaction import Redactor
@@ -31,14 +33,15 @@ SELECT atttypmod FROM pg_attribute WHERE attrelid = 'llm_decisions'::regclass AN
 class OnPostgres:
     """Commits over one connection and asks over another, both made when there is need."""
 
-    def __init__(self, dsn: str, redactor: Redactor | None) -> None:
-        """Keep the address, and what cuts out of messages that which must not be kept."""
+    def __init__(self, dsn: str, redactor: Redactor | None, embedding: EmbeddingSettings) -> None:
+        """Keep the address, what cuts out of messages that which must not be kept, and who embeds texts."""
         _tame_logs()
         self._dsn = dsn
         self._redactor = redactor
         # Without prepared statements, which PgBouncer might lose.
         self._store = Store(dsn, statement_cache=False)
         self._contract: Contract | None = None
+        self._texts = TextEmbedder(embedding, embedding.timeout_seconds)
         self._asking = asyncio.Lock()
         self._connection: Connection | None = None
 
@@ -54,6 +57,8 @@ class OnPostgres:
     async def ask(self, question: Asked[T]) -> T:
         """Ask as a daemon would that reads the question from JSON, and refuses it in the same words."""
         asked: Any = parse(as_json(question), cast("type[Any]", type(question)))
+        if isinstance(asked, Prompts):
+            asked = await asked.embedded(self._texts.embed)
         async with self._asking:
             connection = await self._connected()
             async with reading(connection):
@@ -61,8 +66,9 @@ class OnPostgres:
                 return answer
 
     async def close(self) -> None:
-        """Close both connections."""
+        """Close both connections, and the provider."""
         await self._store.close()
+        await self._texts.close()
         if self._connection is not None:
             await close(self._connection)
 

@@ -12,6 +12,7 @@ from tracker_daemon.client import keywords
 from tracker_daemon.client.call import Call
 from tracker_daemon.client.outbox import Outbox
 from tracker_daemon.client.payload import check, finite, new_id, recorded, written
+from tracker_daemon.config import EmbeddingSettings
 from tracker_daemon.errors import InvalidPayload
 from tracker_daemon.messages import Contract, contract_field
 from tracker_daemon.queries import (
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from tracker_daemon.client.side import Asked, Listing, Side
-    from tracker_daemon.queries import Briefing, Calibration, Precedents, Searched, Stats, Told, Whole
+    from tracker_daemon.queries import (
+        AlikePrompts,
+        Briefing,
+        Calibration,
+        Precedents,
+        Searched,
+        Stats,
+        Told,
+        Whole,
+    )
     from tracker_daemon.redaction import Redactor
 
 log = logging.getLogger(__name__)
@@ -89,15 +99,21 @@ class DecisionTracker:
 
     @classmethod
     def on_postgres(
-        cls, dsn: str, *, redactor: Redactor | None = None, max_queued_bytes: int = MAX_QUEUED_BYTES
+        cls,
+        dsn: str,
+        *,
+        redactor: Redactor | None = None,
+        embedding: EmbeddingSettings | None = None,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
     ) -> Self:
         """Write to a migrated database as the daemon does, and ask it; no NATS, no daemon is needed.
 
-        `redactor` cuts out of messages what must not be kept; the daemon's settings do not reach here.
+        `redactor` cuts out of messages what must not be kept, and `embedding` names the provider for texts
+        that are asked about; the daemon's settings do not reach here.
         """
         from tracker_daemon.client.on_postgres import OnPostgres  # noqa: PLC0415 - the same
 
-        return cls(OnPostgres(dsn, redactor), max_queued_bytes)
+        return cls(OnPostgres(dsn, redactor, embedding or EmbeddingSettings()), max_queued_bytes)
 
     async def __aenter__(self) -> Self:
         """Do nothing yet."""
@@ -245,6 +261,23 @@ class DecisionTracker:
         budget = {"token_budget": MAX_TOKEN_BUDGET if counter else token_budget}
         briefing = await self.ask(_question(questions.Context, agent_name, asked | budget))
         return fit_briefing(briefing.facts, token_budget, counter) if counter else briefing
+
+    async def find_similar_prompts(
+        self,
+        text: str | None = None,
+        limit: int = 20,
+        agent_name: str | None = None,
+        **conditions: Unpack[keywords.Embedding],
+    ) -> AlikePrompts:
+        """The decisions whose prompts are nearest to a text, or to an `embedding` of `embedding_model`.
+
+        With each its distance. `hybrid`: the words of the text count as well, see `search_decisions`, and
+        each has its rank by either.
+        """
+        asked = {**conditions, "text": text, "limit": limit}
+        if (embedding := conditions.get("embedding")) is not None:
+            asked["embedding"] = [finite(float(number)) for number in embedding]
+        return await self.ask(_question(questions.Prompts, agent_name, asked))
 
     async def get_decision(self, decision_id: UUID, as_of: datetime | None = None) -> Whole | None:
         """One decision with its ledger of outcomes, at a time or now; None: there is none."""

@@ -26,8 +26,8 @@ _QUEUE: Final = Queue(
 # nothing.
 _MOVE: Final = """
 DELETE FROM llm_embedding_queue WHERE decision_id = ANY('{{{ids}}}'::uuid[]);
-INSERT INTO llm_embedding_index (decision_id, signs)
-SELECT id, {vector}.binary_quantize(prompt_embedding)
+INSERT INTO llm_embedding_index (decision_id, direction)
+SELECT id, {vector}.l2_normalize({vector}.subvector(prompt_embedding, 1, 4000))::{vector}.halfvec
 FROM llm_decisions WHERE id = ANY('{{{ids}}}'::uuid[]) AND prompt_embedding IS NOT NULL
 ON CONFLICT (decision_id) DO NOTHING
 """

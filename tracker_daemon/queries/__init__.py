@@ -32,7 +32,8 @@ from tracker_daemon.queries.monitoring import (
 )
 from tracker_daemon.queries.page import MAX_LIMIT, Page
 from tracker_daemon.queries.pool import Busy, Reader
-from tracker_daemon.queries.questions import QUESTIONS, Question, as_json, matured, parse
+from tracker_daemon.queries.prompts import MAX_ALIKE, Alike, AlikePrompts, similar_prompts
+from tracker_daemon.queries.questions import QUESTIONS, Prompts, Question, as_json, matured, parse
 from tracker_daemon.queries.reading import reading
 from tracker_daemon.queries.schema import answer_schema, question_schema
 from tracker_daemon.queries.search import Found, Searched, search
@@ -43,6 +44,7 @@ from tracker_daemon.queries.summary import OfAction, Summary, situation_summary
 
 __all__ = [
     "KEYS",
+    "MAX_ALIKE",
     "MAX_DISTANCE",
     "MAX_LIMIT",
     "MAX_PRECEDENTS",
@@ -50,6 +52,8 @@ __all__ = [
     "MIN_OVERLAP",
     "QUESTIONS",
     "TOKEN_BUDGET",
+    "Alike",
+    "AlikePrompts",
     "Answer",
     "Briefing",
     "Bucket",
@@ -67,6 +71,7 @@ __all__ = [
     "Page",
     "Precedent",
     "Precedents",
+    "Prompts",
     "Question",
     "Quoting",
     "Reader",
@@ -100,6 +105,7 @@ __all__ = [
     "recent_decisions",
     "search",
     "similar_decisions",
+    "similar_prompts",
     "situation_summary",
     "successful_decisions",
     "volume_by_agent",

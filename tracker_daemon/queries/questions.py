@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -29,12 +29,15 @@ from tracker_daemon.queries.decisions import (
 )
 from tracker_daemon.queries.filter import Filter, Time
 from tracker_daemon.queries.page import MAX_LIMIT, Page
+from tracker_daemon.queries.prompts import MAX_ALIKE, AlikePrompts, similar_prompts
 from tracker_daemon.queries.search import Searched, search
 from tracker_daemon.queries.similar import MAX_PRECEDENTS, Precedents, similar_decisions
 from tracker_daemon.queries.situation import MAX_DISTANCE, MIN_OVERLAP, Situation
 from tracker_daemon.queries.stats import Answer, Key, decision_stats
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tracker_daemon.postgres import Connection
 
 T = TypeVar("T", bound=Struct)
@@ -163,6 +166,42 @@ class Context(Filter, frozen=True, kw_only=True):
         return fit_briefing(facts, self.token_budget)
 
 
+class Prompts(Filter, frozen=True, kw_only=True):
+    """The decisions whose prompts are like a text, or near to an embedding of the model `embedding_model`.
+
+    `hybrid`: the words of the text count as well, written as for a web search, and a decision that holds all
+    of them comes before one that is as near.
+    """
+
+    text: str | None = None
+    embedding: tuple[float, ...] | None = None
+    hybrid: bool = False
+    limit: Annotated[int, Meta(ge=1, le=MAX_ALIKE)] = 20
+
+    async def embedded(self, embed: Callable[[str], Awaitable[tuple[str, tuple[float, ...]]]]) -> Self:
+        """The question with an embedding, its own or its text's: `embed` gives its model with each."""
+        if self.embedding is not None:
+            return self
+        if self.text is None:
+            raise InvalidQuestion("say what the prompts are to be like: a text, or an embedding")
+        model, embedding = await embed(self.text)
+        if self.embedding_model not in {None, model}:
+            raise InvalidQuestion(
+                f"a text gets its embedding from {model} here, and those of {self.embedding_model} cannot be "
+                "compared with it: leave embedding_model out, or ask with an embedding"
+            )
+        return msgspec.structs.replace(self, embedding=embedding, embedding_model=model)
+
+    async def answer(self, connection: Connection) -> AlikePrompts:
+        """Ask inside `reading`, once the question is `embedded`."""
+        if self.embedding is None:
+            raise InvalidQuestion("there is no embedding of the text to look for")
+        if self.hybrid and self.text is None:
+            raise InvalidQuestion("without a text there are no words to look for: leave hybrid out")
+        words = self.text if self.hybrid else None
+        return await similar_prompts(connection, self.embedding, self, self.limit, words=words)
+
+
 class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decision, with its ledger; as the record was at a time, or is now."""
 
@@ -174,7 +213,7 @@ class One(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return await decision(connection, self.id, self.as_of)
 
 
-Question = Stats | Calibration | Recent | Successful | Failed | One | Search | Similar | Context
+Question = Stats | Calibration | Recent | Successful | Failed | One | Search | Similar | Context | Prompts
 
 QUESTIONS: Final[dict[str, type[Question]]] = {
     "stats": Stats,
@@ -186,6 +225,7 @@ QUESTIONS: Final[dict[str, type[Question]]] = {
     "search": Search,
     "similar": Similar,
     "context": Context,
+    "prompts": Prompts,
 }
 """The questions by the name under which they are asked."""
 

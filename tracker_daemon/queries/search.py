@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from msgspec import Struct
@@ -16,6 +16,8 @@ from tracker_daemon.queries.filter import Filter, Selection
 from tracker_daemon.queries.page import Page, Place, check_limit, place, question
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracker_daemon.postgres import Connection
 
 MAX_CHARS: Final = 1000
@@ -62,6 +64,22 @@ FROM {{source}}
 WHERE id = ANY(ARRAY(SELECT id FROM found ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}))
 ORDER BY created_at DESC, id DESC
 """
+# Cover density (Clarke, Cormack, Tudhope, 2000): the nearer the words stand to each other, and the oftener,
+# the better; divided by the logarithm of the length (1), or long texts would win by theirs.
+_RANKED: Final = f"""
+SELECT id, created_at, rank() OVER (ORDER BY ts_rank_cd(document, {{asked}}, 1) DESC) AS place
+FROM (
+    SELECT id, created_at, (SELECT document FROM llm_text_index WHERE decision_id = id) AS document
+    FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at
+    UNION ALL
+    SELECT id, created_at, to_tsvector('simple', {_TEXT}) FROM {{source}}
+    WHERE id = ANY(ARRAY(
+              SELECT unnest(decisions) AS decision_id FROM llm_text_queue ORDER BY id DESC LIMIT {{queued:d}}
+          ))
+      AND NOT EXISTS (SELECT FROM llm_text_index WHERE decision_id = id) AND {{condition}} AND {{beyond}}
+) readable
+WHERE document @@ {{asked}} ORDER BY place, created_at DESC, id DESC LIMIT {{depth:d}}
+"""
 
 
 class Found(Struct, frozen=True):
@@ -86,6 +104,17 @@ class Searched(Page[Found], frozen=True):
         return replace(super().joined(more), left_out=max(self.left_out, more.left_out))
 
 
+class Ranking(NamedTuple):
+    """What holds some words, the best first: rows with `id`, `created_at` and `place`, equal for equals.
+
+    `left_out` and `looked_at` as in `Searched`.
+    """
+
+    rows: Sequence[Any]
+    left_out: int
+    looked_at: int | None
+
+
 async def search(
     connection: Connection, text: str, wanted: Filter, limit: int = 20, cursor: str | None = None
 ) -> Searched:
@@ -96,10 +125,7 @@ async def search(
     response. A decision without a time is never found. Ask inside `reading`.
     """
     check_limit(limit)
-    if len(text) > MAX_CHARS:
-        raise InvalidQuestion(f"look for at most {MAX_CHARS} characters, not {len(text)}")
-    words = await connection.fetchval(_WORDS, text)
-    _check_words(words)
+    words = await _words(connection, text)
     asked = question("search", wanted, text)
     chosen = Selection(wanted)
     beyond = "created_at IS NOT NULL"
@@ -107,8 +133,7 @@ async def search(
         time, id_ = map(chosen.parameter, after)
         beyond = f"(created_at, id) < ({time}, {id_})"
     await connection.execute(_BY_INDEX.format(switch="off"))
-    common = await connection.fetchval(_COUNT.format(many=MANY), words) > MANY
-    among = "true" if common else f"id = ANY(ARRAY({_HOLDING.format(words=chosen.parameter(words))}))"
+    common, among = await _among(connection, chosen, words)
     parts = {"source": chosen.source, "among": among, "condition": chosen.condition, "beyond": beyond}
     ending = _END.format(**parts, many=MANY), *chosen.values
     rows = await connection.fetch(
@@ -124,7 +149,7 @@ async def search(
     more = len(rows) > limit
     last = rows[limit - 1] if more else await connection.fetchrow(*ending) if common else None
     await connection.execute(_BY_INDEX.format(switch="DEFAULT"))
-    left_out = max(await connection.fetchval(_WAITING) - MAX_QUEUED, 0)
+    left_out = await _left_out(connection)
     hits = []
     for row in map(dict, rows[:limit]):
         hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
@@ -133,9 +158,48 @@ async def search(
     return Searched(tuple(hits), end, left_out, MANY if last and len(rows) < limit else None)
 
 
-def _check_words(present: str) -> None:
-    """Refuse what no index can look for: `present` are the words that must be there, T if none must."""
+async def ranked(connection: Connection, text: str, wanted: Filter, depth: int) -> Ranking:
+    """Return so many decisions that hold all words of a text as for `search`, the best matches first.
+
+    Where more than `MANY` hold the words, those among the latest that the filter chooses.
+    """
+    words = await _words(connection, text)
+    chosen = Selection(wanted)
+    await connection.execute(_BY_INDEX.format(switch="off"))
+    common, among = await _among(connection, chosen, words)
+    query = _RANKED.format(
+        source=chosen.source,
+        among=among,
+        condition=chosen.condition,
+        beyond="created_at IS NOT NULL",
+        asked=_ASKED.format(text=f"{chosen.parameter(text)}::text"),
+        many=MANY,
+        queued=MAX_QUEUED,
+        depth=depth,
+    )
+    rows = await connection.fetch(query, *chosen.values)
+    await connection.execute(_BY_INDEX.format(switch="DEFAULT"))
+    return Ranking(rows, await _left_out(connection), MANY if common else None)
+
+
+async def _words(connection: Connection, text: str) -> str:
+    """The words that must be there; refuse what no index can look for."""
+    if len(text) > MAX_CHARS:
+        raise InvalidQuestion(f"look for at most {MAX_CHARS} characters, not {len(text)}")
+    present: str = await connection.fetchval(_WORDS, text)
     if not present:
         raise InvalidQuestion("there is no word to look for: letters and digits make words")
     if present == "T":
         raise InvalidQuestion("say a word that is there too: what is not there cannot be looked for alone")
+    return present
+
+
+async def _among(connection: Connection, chosen: Selection, words: str) -> tuple[bool, str]:
+    """Whether too many decisions hold the words to look at all, and the condition for those to look at."""
+    common = await connection.fetchval(_COUNT.format(many=MANY), words) > MANY
+    return common, "true" if common else f"id = ANY(ARRAY({_HOLDING.format(words=chosen.parameter(words))}))"
+
+
+async def _left_out(connection: Connection) -> int:
+    waiting: int = await connection.fetchval(_WAITING)
+    return max(waiting - MAX_QUEUED, 0)

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from tracker_daemon.errors import TrackerError
-from tracker_daemon.queries import Answer, Calibrations, Found, Page, Precedents, Told, Whole, as_json
+from tracker_daemon.queries import (
+    Alike,
+    AlikePrompts,
+    Answer,
+    Calibrations,
+    Found,
+    Page,
+    Precedents,
+    Told,
+    Whole,
+    as_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +43,11 @@ class TooLarge(TrackerError):
 async def reply(question: Question, connection: Connection, most: int) -> bytes | None:
     """Ask inside `reading` and return the answer as JSON of at most `most` bytes; None: there is none.
 
-    A page that is too large ends earlier, with the cursor for what follows, and so do precedents, of which
-    `near` says how many there are, and a list of groups, which is not `complete` then. Of a single decision
-    the earlier events of a long ledger are left out, prompt and response `cut`, and where `context` and
-    `extra` alone are too large, these are left out. Raises `TooLarge` where that is not enough.
+    A page that is too large ends earlier, with the cursor for what follows, and so do prompts alike,
+    precedents, of which `near` says how many there are, and a list of groups, which is not `complete` then.
+    Of a single decision the earlier events of a long ledger are left out, prompt and response `cut`, and
+    where `context` and `extra` alone are too large, these are left out. Raises `TooLarge` where that is not
+    enough.
     """
     limit = getattr(question, "limit", None)
     if limit is not None:
@@ -53,7 +65,10 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
                 answer = replace(answer, groups=groups[: _fitting(groups, most)], complete=False)
             case Page(rows=(Told() as row,)) if less := _less(row, len(data), most):
                 answer = replace(answer, rows=(less,))
-            case Page(rows=(Found(decision=row) as found,)) if less := _less(row, len(data), most):
+            case (
+                Page(rows=(Found(decision=row) as found,))
+                | AlikePrompts(rows=(Alike(decision=row) as found,))
+            ) if less := _less(row, len(data), most):
                 answer = replace(answer, rows=(replace(found, decision=less),))
             case Whole(outcomes=(_, _, *_) as events) if len(as_json(events)) > most // 2:
                 answer = replace(answer, outcomes=events[len(events) // 2 :], complete=False)
@@ -70,7 +85,7 @@ async def reply(question: Question, connection: Connection, most: int) -> bytes 
 def _rows(answer: object, most: int) -> tuple[Sequence[Struct], int]:
     """What a limit counts, and the bytes that there are for it."""
     match answer:
-        case Page(rows=rows):
+        case Page(rows=rows) | AlikePrompts(rows=rows):
             return rows, most
         case Precedents(precedents=rows):
             return rows, most - len(as_json(replace(answer, precedents=())))

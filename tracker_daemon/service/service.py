@@ -13,15 +13,25 @@ from nats.micro.request import ServiceError
 from nats.micro.service import Service, ServiceConfig
 
 from tracker_daemon import __version__, metrics
+from tracker_daemon.embeddings import ProviderFailed, TextEmbedder
 from tracker_daemon.errors import InvalidQuestion, Unavailable
-from tracker_daemon.queries import QUESTIONS, Busy, Reader, answer_schema, matured, parse, question_schema
+from tracker_daemon.queries import (
+    QUESTIONS,
+    Busy,
+    Prompts,
+    Reader,
+    answer_schema,
+    matured,
+    parse,
+    question_schema,
+)
 from tracker_daemon.service.reply import TooLarge, reply
 from tracker_daemon.service.tasks import Tasks
 
 if TYPE_CHECKING:
     from nats.micro.request import Request
 
-    from tracker_daemon.config import QuerySettings
+    from tracker_daemon.config import EmbeddingSettings, QuerySettings
     from tracker_daemon.consumer import Client
     from tracker_daemon.queries import Question
 
@@ -31,7 +41,12 @@ NAME: Final = "llm-tracker"
 """What the service is found by."""
 CODES: Final = ("200", "400", "404", "413", "500", "503")
 """What a question is counted under: 200, or the code of an error."""
-_CODE_OF: Final[dict[type[Exception], str]] = {InvalidQuestion: "400", TooLarge: "413", Busy: "503"}
+_CODE_OF: Final[dict[type[Exception], str]] = {
+    InvalidQuestion: "400",
+    TooLarge: "413",
+    Busy: "503",
+    ProviderFailed: "503",
+}
 MAX_QUESTION_BYTES: Final = 64 << 10
 """Far more than a filter with its cursor takes."""
 FRAME_BYTES: Final = 4096
@@ -43,11 +58,14 @@ MAX_WORDS: Final = 500
 class QueryService:
     """Answers what is asked over NATS, beside other daemons that do, until it is cancelled."""
 
-    def __init__(self, client: Client, settings: QuerySettings, dsn: str) -> None:
-        """`dsn`: where to ask if the settings do not name a database of their own."""
+    def __init__(
+        self, client: Client, settings: QuerySettings, embedding: EmbeddingSettings, dsn: str
+    ) -> None:
+        """`embedding`: of texts that are asked about; `dsn`: where to ask if `settings` have none."""
         self._client = client
         self._settings = settings
         self._dsn = settings.dsn.get_secret_value() if settings.dsn else dsn
+        self._texts = TextEmbedder(embedding, settings.timeout_seconds)
         self._tasks = Tasks(client)
         self._reader: Reader | None = None
         self._trouble: str | None = None
@@ -62,9 +80,8 @@ class QueryService:
         self._room = self._client.max_payload - FRAME_BYTES
         config = ServiceConfig(NAME, __version__, "What was decided, and what came of it")
         service = Service(cast("Client", self._tasks), config)
-        async with Reader(
-            self._dsn, self._settings.connections, self._settings.timeout_seconds
-        ) as self._reader:
+        connections, seconds = self._settings.connections, self._settings.timeout_seconds
+        async with Reader(self._dsn, connections, seconds) as self._reader:
             try:
                 await service.start()
                 for name in QUESTIONS:
@@ -73,6 +90,7 @@ class QueryService:
                 await asyncio.Event().wait()
             finally:
                 await self._tasks.stop()
+                await self._texts.close()
 
     def abort(self) -> None:
         """End what is being asked; a server that does not answer would hold it up."""
@@ -110,6 +128,8 @@ class QueryService:
         """The code, and the answer, or a sentence that says why there is none."""
         try:
             question = self._question(name, data)
+            if isinstance(question, Prompts):
+                question = await question.embedded(self._texts.embed)
             async with reader.connection() as connection:
                 answer = await reply(question, connection, self._client.max_payload)
         except asyncio.CancelledError:

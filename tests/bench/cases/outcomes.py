@@ -59,8 +59,8 @@ async def _restore(stage: Stage, *, indexed: bool) -> None:
     if indexed:
         async with tables.without_indexes(stage.sql, "llm_embedding_index"):
             await stage.sql.execute(
-                "INSERT INTO llm_embedding_index (decision_id, signs) "
-                "SELECT id, binary_quantize(prompt_embedding) FROM llm_decisions"
+                "INSERT INTO llm_embedding_index (decision_id, direction) "
+                "SELECT id, l2_normalize(prompt_embedding)::halfvec FROM llm_decisions"
             )
     await stage.sql.execute("VACUUM ANALYZE")
 
