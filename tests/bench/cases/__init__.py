@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.cases import drain, embedding, growth, live, memory, outcomes, queries, replicas, similar
+from tests.bench.cases import (
+    drain,
+    embedding,
+    growth,
+    live,
+    memory,
+    outcomes,
+    queries,
+    replicas,
+    similar,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -21,4 +32,5 @@ CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
     "queries": queries.run,
     "replicas": replicas.run,
     "similar": similar.run,
+    "vectors": vectors.run,
 }
