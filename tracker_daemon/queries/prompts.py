@@ -180,8 +180,10 @@ async def _direction(connection: Connection, embedding: Sequence[float]) -> list
         raise InvalidQuestion("an embedding has finite numbers only")
     if not any(embedding):
         raise InvalidQuestion("an embedding of nothing but zeros has no direction, and nothing is near to it")
-    length = math.hypot(*embedding)
-    return [number / length for number in embedding]
+    largest = max(map(abs, embedding))  # the length of some huge numbers is none that a float can be
+    shrunk = [number / largest for number in embedding]
+    length = math.hypot(*shrunk)
+    return [number / length for number in shrunk]
 
 
 async def _candidates(
