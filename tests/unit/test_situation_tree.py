@@ -152,3 +152,13 @@ def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
     [one] = askings(axes, weighted({"n": 50, "m": 60}, m=3.0), {"n": 25.0, "m": 0.0}, 0.5)
     assert one.shares == {0: 0.25, 1: 0.75}
     assert [asked.slope for asked in one.axes.values()] == [0.5, 750]
+
+
+@pytest.mark.parametrize("beyond", [10**400, -(10**400), float("inf"), float("nan")])
+def test_a_number_beyond_a_float64_has_no_place_and_teaches_nothing(beyond: float) -> None:
+    """As adopted tables may hold."""
+    contexts = [{"rsi": number, "atr": beyond} for number in range(50)]
+    axes = learnt(contexts)
+    assert [axis.path for axis in axes.all] == ["rsi"]
+    assert axes.place({"rsi": beyond}) == Place([0.0], 0)
+    assert axes.place({"rsi": 24, "atr": beyond}).present == 1

@@ -86,7 +86,7 @@ class Axes:
         """The numbers of the axes on which the indicator has a coordinate."""
         if not indicator.is_number:
             return self._categories.get(indicator.path, [])
-        number = self._numbers.get(indicator.path)
+        number = None if indicator.is_beyond else self._numbers.get(indicator.path)
         return [] if number is None else [number]
 
     def place(self, context: Mapping[str, Any]) -> Place:
@@ -112,7 +112,7 @@ class Values:
         """Take the first indicators of a context."""
         self._contexts += 1
         for indicator in islice(indicators(context), MAX_INDICATORS):
-            if len(indicator.steps) > MAX_DEPTH:
+            if indicator.is_beyond or len(indicator.steps) > MAX_DEPTH:
                 continue
             if indicator.is_number:
                 self._numbers.setdefault(indicator.path, []).append(float(indicator.value))
