@@ -16,6 +16,7 @@ from tests.schemas import validator
 from tests.waiting import until
 from tracker_daemon.config import load
 from tracker_daemon.consumer import connect, disconnect
+from tracker_daemon.embeddings import TextEmbedder
 from tracker_daemon.queries import QUESTIONS
 from tracker_daemon.service import QueryService
 
@@ -121,8 +122,15 @@ async def served(
     settings = load(overrides={"nats.servers": server.url, **overrides}, environ={})
     clients = [await connect(settings.nats, lambda _: None) for _ in range(count)]
     try:
-        about = (settings.query, settings.embedding, dsn)
-        async with running(*(QueryService(client, *about) for client in clients)):
+        texts = [
+            TextEmbedder(settings.embedding, settings.query.timeout_seconds, settings.redact.redactor)
+            for _ in clients
+        ]
+        services = (
+            QueryService(client, settings.query, each, dsn)
+            for client, each in zip(clients, texts, strict=True)
+        )
+        async with running(*services):
             await agent.until_served(count)
             yield
     finally:

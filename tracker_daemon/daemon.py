@@ -14,7 +14,7 @@ import tenacity
 from tracker_daemon import __version__, metrics
 from tracker_daemon.batch import BatchWriter, Trigger
 from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect, publish_surely
-from tracker_daemon.embeddings import EmbeddingIndex, Kind, PromptEmbeddings, provider_of
+from tracker_daemon.embeddings import EmbeddingIndex, Kind, PromptEmbeddings, TextEmbedder, provider_of
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
 from tracker_daemon.messages import REASONS, Contract, Delivery, Message, Result, contract_field, decode
@@ -213,9 +213,10 @@ class Daemon:
         await consumer.start()
         self._consumer = consumer
         if self._settings.query.enabled:
-            dsn = self._settings.postgres.dsn.get_secret_value()
-            service = QueryService(self._client, self._settings.query, self._settings.embedding, dsn)
-            self._beside.append(service)
+            query, dsn = self._settings.query, self._settings.postgres.dsn.get_secret_value()
+            redactor = self._settings.redact.redactor
+            texts = TextEmbedder(self._settings.embedding, query.timeout_seconds, redactor)
+            self._beside.append(QueryService(self._client, query, texts, dsn))
 
     async def _prepare_database(self) -> None:
         postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions

@@ -16,7 +16,8 @@ from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
 from tests.provider import MODEL, EmbeddingServer, answer, vector
 from tracker_daemon.config import EmbeddingSettings
-from tracker_daemon.embeddings import ProviderFailed, TextRefused, provider_of
+from tracker_daemon.embeddings import ProviderFailed, TextEmbedder, TextRefused, provider_of
+from tracker_daemon.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -387,3 +388,12 @@ async def test_a_large_batch_is_decoded_to_the_float32_that_it_says(server: Embe
     await provider.close()
     assert [list(one) for one in made] == [pytest.approx(row, rel=1e-7) for row in numbers]
     assert {one.itemsize for one in made} == {4}
+
+
+async def test_a_text_that_is_asked_about_goes_there_without_its_secrets(server: EmbeddingServer) -> None:
+    settings = EmbeddingSettings(provider="openai", url=server.url, model=MODEL, dimensions=DIMENSIONS)
+    texts = TextEmbedder(settings, 20, Redactor(["email"]))
+    model, embedding = await texts.embed("what of ann@example.org")
+    await texts.close()
+    assert (model, list(embedding)) == (MODEL, vector(server.asked[0][0]))
+    assert "example" not in server.asked[0][0]

@@ -49,7 +49,8 @@ def prompts(
 
 
 async def _answer(settings: Settings, asked: Prompts) -> AlikePrompts:
-    texts = TextEmbedder(settings.embedding, settings.embedding.timeout_seconds)
+    about = settings.embedding
+    texts = TextEmbedder(about, about.timeout_seconds, settings.redact.redactor)
     try:
         embedded = await asked.embedded(texts.embed)
     finally:

@@ -41,7 +41,7 @@ class OnPostgres:
         # Without prepared statements, which PgBouncer might lose.
         self._store = Store(dsn, statement_cache=False)
         self._contract: Contract | None = None
-        self._texts = TextEmbedder(embedding, embedding.timeout_seconds)
+        self._texts = TextEmbedder(embedding, embedding.timeout_seconds, redactor)
         self._asking = asyncio.Lock()
         self._connection: Connection | None = None
 

@@ -11,16 +11,21 @@ from tracker_daemon.errors import InvalidQuestion
 
 if TYPE_CHECKING:
     from tracker_daemon.config import EmbeddingSettings
+    from tracker_daemon.redaction import Redactor
 
 
 class TextEmbedder:
     """Asks a provider as in the settings; a batch of what is to be stored does not go before."""
 
-    def __init__(self, settings: EmbeddingSettings, seconds: float) -> None:
-        """Keep whom to ask, and how long one text may take; nothing is started before the first."""
+    def __init__(self, settings: EmbeddingSettings, seconds: float, redactor: Redactor | None) -> None:
+        """Keep whom to ask, and how long one text may take; nothing is started before the first.
+
+        `redactor` cuts out of a text what it cuts out of prompts.
+        """
         self._provider = provider_of(settings)
         self._characters = settings.max_characters
         self._seconds = seconds
+        self._redactor = redactor
         self._free = asyncio.Lock()
 
     async def embed(self, text: str) -> tuple[str, tuple[float, ...]]:
@@ -34,6 +39,8 @@ class TextEmbedder:
                 "no text gets an embedding here, as TRACKER_EMBEDDING_PROVIDER is none: set a provider, or "
                 "ask with an embedding and its embedding_model"
             )
+        if self._redactor is not None:
+            text = self._redactor.redact_text(text)
         beginning = text[: self._characters]
         if not beginning.strip():
             raise InvalidQuestion("the text says nothing that could be looked for")

@@ -31,7 +31,7 @@ from tracker_daemon.service.tasks import Tasks
 if TYPE_CHECKING:
     from nats.micro.request import Request
 
-    from tracker_daemon.config import EmbeddingSettings, QuerySettings
+    from tracker_daemon.config import QuerySettings
     from tracker_daemon.consumer import Client
     from tracker_daemon.queries import Question
 
@@ -58,14 +58,12 @@ MAX_WORDS: Final = 500
 class QueryService:
     """Answers what is asked over NATS, beside other daemons that do, until it is cancelled."""
 
-    def __init__(
-        self, client: Client, settings: QuerySettings, embedding: EmbeddingSettings, dsn: str
-    ) -> None:
-        """`embedding`: of texts that are asked about; `dsn`: where to ask if `settings` have none."""
+    def __init__(self, client: Client, settings: QuerySettings, texts: TextEmbedder, dsn: str) -> None:
+        """`texts`: that are asked about, closed in the end; `dsn`: where to ask if `settings` have none."""
         self._client = client
         self._settings = settings
         self._dsn = settings.dsn.get_secret_value() if settings.dsn else dsn
-        self._texts = TextEmbedder(embedding, settings.timeout_seconds)
+        self._texts = texts
         self._tasks = Tasks(client)
         self._reader: Reader | None = None
         self._trouble: str | None = None
