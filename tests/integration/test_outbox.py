@@ -24,6 +24,7 @@ from tracker_daemon.client import over_nats as over_nats_side
 from tracker_daemon.client.on_postgres import OnPostgres
 from tracker_daemon.client.over_nats import OverNats
 from tracker_daemon.client.payload import written
+from tracker_daemon.config import EmbeddingSettings
 from tracker_daemon.embedded import NatsServer
 from tracker_daemon.errors import InvalidPayload, TrackerError, Unavailable
 from tracker_daemon.redaction import Redactor
@@ -140,7 +141,10 @@ async def test_a_message_whose_ack_was_lost_is_stored_once(
         written("llm.outcomes", {"decision_id": id_, "outcome": "SUCCESS"}),
     ]
     subjects = {"llm.decisions": stream.decisions, "llm.outcomes": stream.outcomes}
-    sides = [OverNats([stream.settings["TRACKER_NATS_SERVERS"]], subjects, ""), OnPostgres(dsn, None)]
+    sides = [
+        OverNats([stream.settings["TRACKER_NATS_SERVERS"]], subjects, ""),
+        OnPostgres(dsn, None, EmbeddingSettings()),
+    ]
     for side in sides:
         for _ in range(2):
             assert await side.send(messages) == [None, None]

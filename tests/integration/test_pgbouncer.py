@@ -152,7 +152,7 @@ async def test_every_question(pooled: str) -> None:
         "prompts": {"embedding": (1, 2, 3), "text": "hold", "hybrid": True},
     }
     asked = [kind(**needed.get(name, {})) for name, kind in QUESTIONS.items()]
-    async with crowd(pooled), Reader(pooled, 2) as reader:
+    async with crowd(pooled), Reader(pooled, 3) as reader:
         await store.write(deliver(decision(id=str(id_))))
 
         async def ask(question: Question) -> object:

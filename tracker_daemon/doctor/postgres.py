@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OLDEST_SERVER: Final = (14,)
 OLDEST_VECTOR: Final = (0, 8)
-BESIDE_WRITERS: Final = 4
-"""Connections that a daemon holds for its poll, both indexes and the scores; retention is one more."""
+BESIDE_WRITERS: Final = 5
+"""Connections that a daemon holds for its poll, three indexes and the scores; retention is one more."""
 LARGE_BYTES: Final = 8 << 20
 """A smaller table needs no statistics."""
 
