@@ -20,7 +20,7 @@ help:
 	@echo "make schemas  write the schemas of questions and answers anew"
 	@echo "make chaos  break servers, connections and daemons, look for losses (ROUNDS=20 SEED=7 ARGS=--help)"
 	@echo "make fuzz   look for inputs that break a promise (SECONDS=60 for each TARGET='decode repeat reply status')"
-	@echo "make bench  measure against raw COPY and mq-bridge, 30 minutes (ARGS='--only drain --rounds 3', ARGS=--help)"
+	@echo "make bench  measure against raw COPY and mq-bridge, for hours (less: ARGS='--only drain --rounds 3', ARGS=--help)"
 	@echo "make clean  remove .venv and every cache"
 
 demo: $(VENV)/.installed
