@@ -60,11 +60,8 @@ _PRICED: Final = f"""{_UNITS}
 SELECT variant, pnl::float8, priced::bigint FROM units WHERE priced > 0 ORDER BY variant, unit
 """
 # A unit that was decided by two arms was not assigned by its key, or not by it alone.
-_CROSSED: Final = """
-SELECT count(*) FROM (
-    SELECT FROM {source} WHERE {condition} AND extra ? '{unit}'
-    GROUP BY extra ->> '{unit}' HAVING count(DISTINCT variant) > 1
-) crossed
+_CROSSED: Final = f"""{_UNITS}
+SELECT count(*) FROM (SELECT FROM units GROUP BY unit HAVING count(*) > 1) crossed
 """
 
 
@@ -103,10 +100,13 @@ class Look:
     ) -> None:
         """Keep what to ask about; ask inside `reading`."""
         self._connection = connection
-        name = experiment.definition.name
-        chosen = Selection(Filter(experiment=name, as_of=as_of))
-        self._crossed = {"source": chosen.source, "condition": chosen.condition, "unit": UNIT}, *chosen.values
-        self._parts = self._crossed[0] | {"mature": chosen.mature(maturity)}
+        chosen = Selection(Filter(experiment=experiment.definition.name, as_of=as_of))
+        self._parts = {
+            "source": chosen.source,
+            "condition": chosen.condition,
+            "mature": chosen.mature(maturity),
+            "unit": UNIT,
+        }
         self._values = chosen.values
 
     async def evidence(self) -> dict[str | None, Evidence]:
@@ -123,8 +123,7 @@ class Look:
 
     async def crossed(self) -> int:
         """How many units are in more than one arm."""
-        parts, *values = self._crossed
-        count: int = await self._connection.fetchval(_CROSSED.format(**parts), *values)
+        count: int = await self._connection.fetchval(_CROSSED.format(**self._parts), *self._values)
         return count
 
 
