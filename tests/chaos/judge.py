@@ -107,7 +107,7 @@ async def _mistaken_outcomes(confirmed: Iterable[Confirmed], sql: asyncpg.Connec
 
 async def _mistaken_decisions(confirmed: Iterable[Confirmed], sql: asyncpg.Connection) -> list[str]:
     """Decisions under another id than published, or that do not show the winner of their outcomes."""
-    winners: dict[UUID, list[tuple[Any, int, Event]]] = {}
+    winners: dict[UUID, tuple[Any, int, Event]] = {}
     published: dict[str | bytes, UUID] = {}
     for item in confirmed:
         id_, event = item.draft.decision_id, item.draft.event
@@ -116,16 +116,15 @@ async def _mistaken_decisions(confirmed: Iterable[Confirmed], sql: asyncpg.Conne
         if event is None:
             published[item.draft.mark] = id_
         else:
-            known = [*winners.get(id_, []), (event.observed_at, item.sequence, event)]
-            # Of two streams, one of which was deleted, events may have one and the same place.
-            last = max(entry[:2] for entry in known)
-            winners[id_] = [entry for entry in known if entry[:2] == last]
+            challenger = (event.observed_at, item.sequence, event)
+            winners[id_] = max(winners.get(id_, challenger), challenger, key=lambda entry: entry[:2])
     wrong = []
     for row in await sql.fetch("SELECT id, prompt, outcome, pnl, outcome_at FROM llm_decisions"):
         if row["id"] != published.get(row["prompt"], row["id"]):
             wrong.append(f"{row['prompt']!r} was published with the id {published[row['prompt']]}")
-        expected = [(event.word, event.pnl, time) for time, _, event in winners.get(row["id"], [])]
+        winner = winners.get(row["id"])
+        expected = (winner[2].word, winner[2].pnl, winner[0]) if winner else (None, None, None)
         shown = (row["outcome"], row["pnl"], row["outcome_at"])
-        if shown not in (expected or [(None, None, None)]):
+        if shown != expected:
             wrong.append(f"the decision {row['id']} shows {shown}, its outcomes make {expected}")
     return wrong
