@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.acceptance.stream import Stream
     from tracker_daemon.embedded import PostgresServer
 
+ACK_WAIT_SECONDS = 2
 LOCAL = {"TRACKER_EMBEDDING_PROVIDER": "local", "TRACKER_EMBEDDING_DIMENSIONS": "256"}
 FILL = (
     "INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model) "
@@ -70,6 +71,7 @@ async def test_published_prompts_get_their_embeddings_and_are_found_by_meaning(
     run: Run, settings: dict[str, str], stream: Stream, wide_dsn: str, wide: asyncpg.Connection
 ) -> None:
     """Two daemons share the work; of a killed one nothing is left behind."""
+    await stream.make(ack_wait=ACK_WAIT_SECONDS)  # the server may still deliver to the killed one
     own = {**settings, **LOCAL, "TRACKER_POSTGRES_DSN": wide_dsn}
     killed, other = [await (await run(own)).ready() for _ in range(2)]
     about = {
