@@ -1,4 +1,4 @@
-"""The daemon's event loop, which measures for how long each of its turns holds it."""
+"""The daemon's event loop, which measures each of its turns, by the clock and in CPU time."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ class _TimedSelector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._began = time.perf_counter()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._began, self._cpu_began = time.perf_counter(), time.thread_time()
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         metrics.event_loop_turn_seconds.observe([time.perf_counter() - self._began])
+        metrics.event_loop_turn_cpu_seconds.observe([time.thread_time() - self._cpu_began])
         ready = super().select(timeout)
-        self._began = time.perf_counter()
+        self._begin()
         return ready
 
 
 def timed_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that keeps `event_loop_turn_seconds`."""
+    """An event loop that keeps `event_loop_turn_seconds` and `event_loop_turn_cpu_seconds`."""
     return asyncio.SelectorEventLoop(_TimedSelector())

@@ -136,10 +136,16 @@ paused = _gauge(
     "paused", "1 while writing waits for an operator: schema or grants are wrong, or too much is rejected"
 )
 ready = _gauge("ready", "1 while nothing stands in the way, as in /readyz")
+_TURN_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1)
 event_loop_turn_seconds = Distribution(
     "tracker_event_loop_turn_seconds",
     "Time for which one turn of the event loop let nothing else happen",
-    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1),
+    *_TURN_BOUNDS,
+)
+event_loop_turn_cpu_seconds = Distribution(
+    "tracker_event_loop_turn_cpu_seconds",
+    "CPU time of that turn: what is missing to the time, the machine gave to others",
+    *_TURN_BOUNDS,
 )
 nats_connected = _gauge("nats_connected", "1 while connected to NATS")
 postgres_up = _gauge("postgres_up", "1 while the last contact with PostgreSQL succeeded")

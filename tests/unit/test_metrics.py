@@ -112,7 +112,11 @@ def test_a_distribution_adds_up_over_observations_and_scrapes(scratch: Collector
 def test_what_is_registered_for_the_daemon_has_the_samples_that_dashboards_and_alerts_ask_for() -> None:
     lines = generate_latest(metrics.registry).decode().splitlines()
     assert "# TYPE tracker_messages_received_total counter" in lines
-    for name, least in (("publish_to_commit", "0.005"), ("event_loop_turn", "0.001")):
+    for name, least in (
+        ("publish_to_commit", "0.005"),
+        ("event_loop_turn", "0.001"),
+        ("event_loop_turn_cpu", "0.001"),
+    ):
         assert f"# TYPE tracker_{name}_seconds histogram" in lines
         for sample in (f'bucket{{le="{least}"}}', 'bucket{le="+Inf"}', "count", "sum"):
             assert any(line.startswith(f"tracker_{name}_seconds_{sample} ") for line in lines)

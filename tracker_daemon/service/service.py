@@ -84,7 +84,6 @@ class QueryService:
                 await service.start()
                 for name in QUESTIONS:
                     await self._add(service, name, self._reader)
-                    await asyncio.sleep(0)  # to make its schemas takes some milliseconds
                 await asyncio.Event().wait()
             finally:
                 await self._tasks.stop()
@@ -97,8 +96,10 @@ class QueryService:
             self._reader.abort()
 
     async def _add(self, service: Service, name: str, reader: Reader) -> None:
-        schemas = {"question": question_schema(name), "answer": answer_schema(name)}
-        metadata = {about: msgspec.json.encode(schema).decode() for about, schema in schemas.items()}
+        metadata = {}
+        for about, schema in (("question", question_schema), ("answer", answer_schema)):
+            metadata[about] = msgspec.json.encode(schema(name)).decode()
+            await asyncio.sleep(0)  # a schema takes some milliseconds
         # All of them travel in one message when somebody asks what there is: those that fit.
         size = len(msgspec.json.encode(metadata))
         if size > self._room:

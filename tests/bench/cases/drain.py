@@ -94,28 +94,35 @@ async def _drain(bench: Bench, stage: Stage, kind: Kind, result: Result) -> None
                 round=number,
                 turns=turns.all,
                 long_turns=turns.long,
+                long_turns_cpu=turns.long_cpu,
             )
             bench.say(f"drain {kind.name} {number}/{bench.rounds} {contestant.name}: {drained.rate:,.0f}/s")
     result.lines += lines(kind.name, found)
     if told := sum(turns.all for turns in held):
-        share = f"{sum(turns.long for turns in held):,} of {told:,}"
-        result.lines.append(Line(f"{kind.name}: turns of the event loop over 20 ms", share))
+        long, by_the_clock = sum(turns.long_cpu for turns in held), sum(turns.long for turns in held)
+        share = f"{long:,} of {told:,} (by the clock, preempted ones too, {by_the_clock:,})"
+        result.lines.append(Line(f"{kind.name}: turns of the event loop over 20 ms of CPU time", share))
 
 
 class Turns(Struct, frozen=True):
-    """Turns of a daemon's event loop, and how many of them took longer than 20 ms; none: not told."""
+    """Turns of a daemon's event loop, and those over 20 ms, by the clock and of CPU; none: not told."""
 
     all: int = 0
     long: int = 0
+    long_cpu: int = 0
 
     @classmethod
     def of(cls, contestant: Contestant) -> Turns:
         """Read those of the last run."""
         if not isinstance(contestant, Daemons):
             return cls()
-        name = "event_loop_turn_seconds"
-        told = [(m(f"{name}_count"), m(f"{name}_bucket", le="0.02")) for m in contestant.metrics]
-        return cls(int(sum(count for count, _ in told)), int(sum(count - short for count, short in told)))
+
+        def total(sample: str, **labels: str) -> int:
+            return int(sum(scraped(f"event_loop_{sample}", **labels) for scraped in contestant.metrics))
+
+        turns = total("turn_seconds_count")
+        short, short_cpu = (total(f"{kind}_seconds_bucket", le="0.02") for kind in ("turn", "turn_cpu"))
+        return cls(turns, turns - short, turns - short_cpu)
 
 
 def lines(kind: str, found: dict[str, list[Drained]]) -> list[Line]:
