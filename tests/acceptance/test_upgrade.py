@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-import tracker_daemon
 from tests.acceptance.command import PATIENCE_SECONDS, tracker, until
 from tests.factory import decision
+from tests.newer import BREAKING, EXPANDING, Newer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.acceptance.conftest import Run
     from tests.acceptance.stream import Stream
 
-EXPANDING = {
-    "998_desk": "ALTER TABLE llm_decisions ADD COLUMN desk TEXT;",
-    "999_model": (
-        "-- concurrently llm_decisions_model\n"
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS llm_decisions_model ON llm_decisions (model);"
-    ),
-}
-BREAKING = {"999_contract": "-- breaking\nALTER TABLE llm_decisions RENAME COLUMN extra TO rest;"}
 ROWS = 100
-
-
-class Newer:
-    """A copy of the package with migrations that this version does not know, run as `migrate`."""
-
-    def __init__(self, folder: Path, scripts: Mapping[str, str]) -> None:
-        self._folder = folder
-        package = Path(tracker_daemon.__file__).parent
-        shutil.copytree(package, folder / "tracker_daemon", ignore=shutil.ignore_patterns("__pycache__"))
-        for name, script in scripts.items():
-            (folder / "tracker_daemon" / "schemas" / "sql" / f"{name}.sql").write_text(script)
-        self._log = folder / "log"
-
-    @contextlib.asynccontextmanager
-    async def migrating(self, settings: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The process, which does not outlive the block."""
-        with self._log.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tracker_daemon",
-                "migrate",
-                cwd=self._folder,
-                env={**settings, "PYTHONPATH": str(self._folder)},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-    async def migrate(self, settings: Mapping[str, str]) -> int:
-        """Migrate, and return the exit code."""
-        async with self.migrating(settings) as process, asyncio.timeout(PATIENCE_SECONDS):
-            return await process.wait()
-
-    def said(self) -> str:
-        return self._log.read_text()
 
 
 class Load:

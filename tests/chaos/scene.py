@@ -85,7 +85,8 @@ class Scene:
         self.daemons: list[Daemon] = []
         self.counts_are_exact = False
         """Whether the daemon's rows_committed must equal the tables: no kill, no COMMIT without a reply."""
-        self._folder = folder
+        self.folder = folder
+        """Where the scene keeps its files; whoever made it removes it."""
         self._clustered = clustered
         self._replicas = len(self.cluster.servers) if clustered else 1
         self._package = package
@@ -143,7 +144,7 @@ class Scene:
 
     async def daemon(self, **settings: str) -> Daemon:
         """Start a daemon, with settings of its own where given; it may not have got far yet."""
-        log = self._folder / f"daemon-{len(self.daemons)}.log"
+        log = self.folder / f"daemon-{len(self.daemons)}.log"
         daemon = Daemon({**self.settings, **settings}, log)
         self.daemons.append(daemon)
         return await daemon.start()
