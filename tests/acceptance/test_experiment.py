@@ -38,7 +38,8 @@ async def test_an_experiment_from_beginning_to_end(asked: dict[str, str], dsn: s
             expected = {"old": ("gpt-x", None, {}), "new": ("gpt-y", "7", {"temperature": 0.2})}
             assert (told["model"], told["prompt_version"], told["parameters"]) == expected[told["variant"]]
         variant = "new" if number % 2 else "old"
-        payload = decision(id=str(_id(number)), experiment="prompts", variant=variant)
+        propensity = 0.25 if number % 8 == 1 else 0.5
+        payload = decision(id=str(_id(number)), experiment="prompts", variant=variant, propensity=propensity)
         won += number % 4 == 1
         word = "SUCCESS" if number % 4 == 1 else "FAILURE"
         await store.write(deliver(payload, outcome(payload["id"], word, pnl="3.5")))
@@ -46,8 +47,10 @@ async def test_an_experiment_from_beginning_to_end(asked: dict[str, str], dsn: s
     shown = await tracker("experiment", "results", "prompts", settings=asked)
     assert (shown.code, shown.err) == (0, "")
     assert "new less old: success rate +50.0%" in shown.out
+    assert "\nnew by inverse propensity: success rate 60.0%, 4" in shown.out
+    assert "old by inverse propensity" not in shown.out
     assert shown.out.splitlines()[-1].startswith("Leader: new is better than old by 50.0 points")
-    assert max(len(line) for line in shown.out.splitlines()[:-2]) <= 80
+    assert max(len(line) for line in shown.out.splitlines()[:-3]) <= 80
     told = orjson.loads((await tracker("experiment", "results", "prompts", "--json", settings=asked)).out)
     assert [arm["success"]["mean"] for arm in told["arms"]] == [0, won / 40]
     stopped = await tracker("experiment", "stop", "prompts", settings=asked)

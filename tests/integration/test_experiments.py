@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import numpy as np
 import orjson
 import pytest
+from scipy.stats import t as student
 
 from tests.factory import decision, deliver, outcome
 from tests.plans import explained, nodes
@@ -21,13 +23,13 @@ from tracker_daemon.queries import reading
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from datetime import datetime
 
     import asyncpg
 
     from tests.record import Row
-    from tracker_daemon.experiments import Definition, Results
+    from tracker_daemon.experiments import Definition, Results, WeightedMean
 
 
 @pytest.fixture
@@ -112,6 +114,52 @@ async def test_results_are_those_of_the_rows(store: Store, sql: asyncpg.Connecti
     await fill(store, trial, units=400, of_unit=of_unit)
     await fill(store, definition("0.5", "0.5", name="another"), units=20, seed=2)
     check(await ask(sql, "trial"), await known(sql), BEGIN + timedelta(days=3650))
+
+
+@pytest.mark.parametrize("of_unit", [1, 5])
+async def test_what_was_chosen_adaptively_is_weighted_by_its_propensity(
+    store: Store, sql: asyncpg.Connection, of_unit: int
+) -> None:
+    trial = definition("0.5", "0.3", "0.2")
+    await begin(sql, trial)
+    await fill(store, trial, units=900, of_unit=of_unit)
+    # As if b had been chosen more and more often; c as its share says.
+    await sql.execute(
+        "UPDATE llm_decisions SET propensity = 0.1 + 0.8 * extract(day FROM created_at - $1) / 40 "
+        "WHERE variant = 'b'",
+        BEGIN,
+    )
+    await sql.execute(
+        "UPDATE llm_decisions SET propensity = CASE hashtext(id::text) % 3 WHEN 0 THEN NULL ELSE 0 END "
+        "WHERE variant = 'b' AND hashtext(id::text) % 10 IN (0, 5)"
+    )
+    told = await ask(sql, "trial")
+    assert [arm.weighted is None for arm in told.arms] == [True, False, True]
+    weighted = told.arms[1].weighted
+    assert weighted is not None
+    rows = [row for row in await known(sql) if row["variant"] == "b"]
+    resolved = [row for row in rows if row["outcome"] in {"SUCCESS", "FAILURE"}]
+    assert weighted.left_out == sum(not row["propensity"] for row in resolved) > 0
+    usable = [row for row in resolved if row["propensity"]]
+    priced = [row for row in usable if row["pnl"] is not None]
+    _check_weighted(weighted.success, usable, lambda row: row["outcome"] == "SUCCESS")
+    _check_weighted(weighted.pnl, priced, lambda row: float(row["pnl"]))
+
+
+def _check_weighted(told: WeightedMean, rows: list[Row], value: Callable[[Row], float]) -> None:
+    """Hajek's estimate, Kish's size and Student's interval, unit by unit, by numpy."""
+    units = sorted({_unit(row) for row in rows})
+    weights, values = np.zeros(len(units)), np.zeros(len(units))
+    for row in rows:
+        weight = 1 / float(row["propensity"])
+        weights[units.index(_unit(row))] += weight
+        values[units.index(_unit(row))] += weight * value(row)
+    mean = values.sum() / weights.sum()
+    error = np.std(values - mean * weights, ddof=1) * np.sqrt(len(units)) / weights.sum()
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    half = student.ppf(0.975, effective - 1) * error
+    expected = [len(units), effective, mean, mean - half, mean + half]
+    assert [told.units, told.effective, told.mean, told.lower, told.upper] == pytest.approx(expected)
 
 
 async def test_results_at_a_time_know_nothing_later(store: Store, sql: asyncpg.Connection) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.trials import sums
 from tracker_daemon.experiments.bootstrap import resampled
-from tracker_daemon.experiments.comparison import FEWEST, _always, compare, holm, needed
+from tracker_daemon.experiments.comparison import FEWEST, _always, compare, holm, interval, needed
 from tracker_daemon.experiments.estimate import Sums
 from tracker_daemon.experiments.shares import mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tracker_daemon.experiments import Difference
 
@@ -172,3 +173,37 @@ def test_units_that_decide_more_than_once_do_not_make_false_differences() -> Non
         naive += one is not None and one.p_value < RISK
     assert clustered / count <= at_most(RISK, count)
     assert naive / count > 4 * RISK
+
+
+def test_an_arm_that_was_chosen_while_it_led_is_known_by_inverse_propensity() -> None:
+    """Two arms of one rate, which rises meanwhile; nine of ten units go to the one that leads."""
+    chance, count = np.random.default_rng(9), 400
+    plain, weighted, missed, plain_missed = [], [], 0, 0
+    for _ in range(count):
+        chosen = list(_led(chance, 1000))
+        alone = sums((won, 1) for won, _ in chosen)
+        by_propensity = sums((won / propensity, 1 / propensity) for won, propensity in chosen)
+        plain.append(float(alone.mean))
+        weighted.append(float(by_propensity.mean))
+        lower, upper = interval(by_propensity, "success", RISK) or (0, 1)
+        missed += not lower <= 0.5 <= upper
+        lower, upper = interval(alone, "success", RISK) or (0, 1)
+        plain_missed += not lower <= 0.5 <= upper
+    assert missed / count <= at_most(RISK, count)
+    assert abs(np.mean(weighted) - 0.5) <= 3 * np.std(weighted) / sqrt(count)
+    assert plain_missed / count > 4 * RISK
+    assert np.mean(plain) < 0.5 - 3 * np.std(plain) / sqrt(count)
+
+
+def _led(chance: np.random.Generator, units: int) -> Iterator[tuple[bool, float]]:
+    """Of the units that the second arm got: whether it won, and its propensity."""
+    wins, counts, propensity = np.ones(2), np.full(2, 2.0), 0.5
+    for unit in range(units):
+        if unit % 50 == 0:
+            propensity = 0.9 if wins[1] / counts[1] > wins[0] / counts[0] else 0.1
+        arm = int(chance.random() < propensity)
+        won = bool(chance.random() < 0.3 + 0.4 * unit / units)
+        wins[arm] += won
+        counts[arm] += 1
+        if arm:
+            yield won, propensity

@@ -24,6 +24,8 @@ from tracker_daemon.experiments import (
     Mean,
     OfArm,
     Results,
+    Weighted,
+    WeightedMean,
     assign,
     begin,
     experiment_results,
@@ -196,6 +198,9 @@ def _print(found: Results) -> None:
     for arm in found.arms[1:]:
         for line in _differences(arm):
             typer.echo(f"{visible(arm.name)} less {control}: {line}")
+    for arm in found.arms:
+        if arm.weighted is not None:
+            typer.echo(f"{visible(arm.name)} by inverse propensity: {_weighted(arm.weighted)}")
     typer.echo(visible(found.verdict.text))
 
 
@@ -205,6 +210,22 @@ def _mean(told: Mean, form: str) -> str:
     if told.lower is None:
         return f"{told.mean:{form}}"
     return f"{told.mean:{form}}\n{told.lower:{form}} to {told.upper:{form}}"
+
+
+def _weighted(told: Weighted) -> str:
+    means = (("success rate", told.success, ".1%"), ("mean P&L", told.pnl, ",.2f"))
+    said = [f"{name} {_estimate(mean, form)}" for name, mean, form in means if mean.mean is not None]
+    if told.left_out:
+        said.append(f"left out are {told.left_out:,} decisions without a propensity")
+    return "; ".join(said)
+
+
+def _estimate(told: WeightedMean, form: str) -> str:
+    if told.lower is None:
+        return f"{told.mean:{form}} (as of {told.effective:,.0f} units)"
+    return (
+        f"{told.mean:{form}}, {told.lower:{form}} to {told.upper:{form}} (as of {told.effective:,.0f} units)"
+    )
 
 
 def _differences(arm: OfArm) -> list[str]:

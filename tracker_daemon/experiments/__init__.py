@@ -11,7 +11,14 @@ from tracker_daemon.experiments.experiment import (
     assign,
 )
 from tracker_daemon.experiments.register import begin, experiments, find, stop
-from tracker_daemon.experiments.results import Mean, OfArm, Results, experiment_results
+from tracker_daemon.experiments.results import (
+    Mean,
+    OfArm,
+    Results,
+    Weighted,
+    WeightedMean,
+    experiment_results,
+)
 from tracker_daemon.experiments.verdict import Verdict
 
 __all__ = [
@@ -27,6 +34,8 @@ __all__ = [
     "Results",
     "Unequipped",
     "Verdict",
+    "Weighted",
+    "WeightedMean",
     "assign",
     "begin",
     "experiment_results",

@@ -107,12 +107,15 @@ def _always(error: float, units: int, planned: int, risk: float) -> float:
 
 
 def interval(sums: Sums, metric: Metric, risk: float) -> tuple[float, float] | None:
-    """Return the interval of one arm's mean: Wilson's, or Student's; None: there are too few units."""
+    """Return the interval of one arm's mean: Wilson's, or Student's; None: there are too few units.
+
+    Too few are those that tell as little as less than `FEWEST` of one size.
+    """
     if metric == "success" and sums.single:
         return wilson(float(sums.value), float(sums.size), float(_scipy().norm.isf(risk / 2)))
-    if sums.units < FEWEST:
+    if not sums.units or sums.effective < FEWEST:
         return None
-    half = float(_scipy().t.isf(risk / 2, sums.units - 1)) * sqrt(sums.variance)
+    half = float(_scipy().t.isf(risk / 2, float(sums.effective) - 1)) * sqrt(sums.variance)
     return float(sums.mean) - half, float(sums.mean) + half
 
 

@@ -30,6 +30,11 @@ class Sums(Struct, frozen=True, kw_only=True):
         return self.value / self.size
 
     @property
+    def effective(self) -> Fraction:
+        """How many units of one size tell as much (Kish, Survey Sampling, 1965, 11.7). Asks for one unit."""
+        return self.size**2 / self.sizes_squared
+
+    @property
     def variance(self) -> Fraction:
         """Of the mean, by linearization of the ratio (Cochran, Sampling Techniques, 1977, 6.3).
 

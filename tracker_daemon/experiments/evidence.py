@@ -29,7 +29,8 @@ Unit = tuple[float, int]
 _UNITS: Final = """
 WITH exposed AS (
     SELECT variant, COALESCE(extra ->> '{unit}', id::text) AS unit, ({mature}) AS mature,
-           outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, pnl, created_at
+           outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, pnl, created_at,
+           propensity, 1 / NULLIF(propensity, 0) AS weight
     FROM {source} WHERE {condition}
 ), units AS (
     SELECT variant, unit, min(created_at) AS first, count(*) AS exposures,
@@ -38,7 +39,14 @@ WITH exposed AS (
            count(*) FILTER (WHERE mature AND resolved)::numeric AS resolved,
            count(*) FILTER (WHERE mature AND won)::numeric AS won,
            count(pnl) FILTER (WHERE mature AND resolved)::numeric AS priced,
-           COALESCE(sum(pnl) FILTER (WHERE mature AND resolved), 0) AS pnl
+           COALESCE(sum(pnl) FILTER (WHERE mature AND resolved), 0) AS pnl,
+           count(*) FILTER (WHERE mature AND resolved AND weight IS NULL) AS unweighted,
+           min(propensity) FILTER (WHERE mature AND resolved AND weight > 0) AS least,
+           max(propensity) FILTER (WHERE mature AND resolved AND weight > 0) AS most,
+           COALESCE(sum(weight) FILTER (WHERE mature AND resolved), 0) AS weight,
+           COALESCE(sum(weight) FILTER (WHERE mature AND won), 0) AS weighted_won,
+           COALESCE(sum(weight) FILTER (WHERE mature AND resolved AND pnl IS NOT NULL), 0) AS weight_priced,
+           COALESCE(sum(weight * pnl) FILTER (WHERE mature AND resolved), 0) AS weighted_pnl
     FROM exposed GROUP BY variant, unit
 )
 """
@@ -52,8 +60,11 @@ COALESCE(sum({value} * {size}), 0) AS {metric}_products
 _EVIDENCE: Final = f"""{_UNITS}
 SELECT variant, min(first) AS first, count(*) AS units, sum(exposures)::bigint AS exposures,
        sum(immature)::bigint AS immature, sum(pending)::bigint AS pending,
+       sum(unweighted)::bigint AS unweighted, COALESCE(min(least) < max(most), false) AS adaptive,
        {_SUMS.format(metric="success", size="resolved", value="won")},
-       {_SUMS.format(metric="pnl", size="priced", value="pnl")}
+       {_SUMS.format(metric="pnl", size="priced", value="pnl")},
+       {_SUMS.format(metric="weighted_success", size="weight", value="weighted_won")},
+       {_SUMS.format(metric="weighted_pnl", size="weight_priced", value="weighted_pnl")}
 FROM units GROUP BY variant
 """
 _PRICED: Final = f"""{_UNITS}
@@ -68,7 +79,8 @@ SELECT count(*) FROM (SELECT FROM units GROUP BY unit HAVING count(*) > 1) cross
 class Evidence(Struct, frozen=True, kw_only=True):
     """Of one arm: units and decisions; of these, too young to count, and old enough without an outcome.
 
-    `first` is when the first decision was made.
+    `first` is when the first decision was made. In the weighted sums a decision counts 1 / propensity;
+    `unweighted` resolved ones have none, or one of 0, and are not in these. `adaptive`: propensities differ.
     """
 
     first: datetime | None
@@ -78,13 +90,29 @@ class Evidence(Struct, frozen=True, kw_only=True):
     pending: int
     success: Sums
     pnl: Sums
+    unweighted: int
+    adaptive: bool
+    weighted_success: Sums
+    weighted_pnl: Sums
 
     def of(self, metric: Metric) -> Sums:
         """What the mean of a metric takes."""
         return self.success if metric == "success" else self.pnl
 
 
-NOTHING: Final = Evidence(first=None, units=0, exposures=0, immature=0, pending=0, success=NONE, pnl=NONE)
+NOTHING: Final = Evidence(
+    first=None,
+    units=0,
+    exposures=0,
+    immature=0,
+    pending=0,
+    success=NONE,
+    pnl=NONE,
+    unweighted=0,
+    adaptive=False,
+    weighted_success=NONE,
+    weighted_pnl=NONE,
+)
 """Of an arm that no decision names."""
 
 
@@ -128,9 +156,10 @@ class Look:
 
 
 def _evidence(row: Record) -> Evidence:
-    names = ("first", "units", "exposures", "immature", "pending")
-    counts: dict[str, Any] = {name: row[name] for name in names}
-    return Evidence(**counts, success=_sums(row, "success"), pnl=_sums(row, "pnl"))
+    names = ("first", "units", "exposures", "immature", "pending", "unweighted", "adaptive")
+    told: dict[str, Any] = {name: row[name] for name in names}
+    told |= {name: _sums(row, name) for name in ("success", "pnl", "weighted_success", "weighted_pnl")}
+    return Evidence(**told)
 
 
 def _sums(row: Record, metric: str) -> Sums:

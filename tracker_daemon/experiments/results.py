@@ -34,8 +34,37 @@ class Mean(Struct, frozen=True, kw_only=True):
     upper: float | None
 
 
+class WeightedMean(Struct, frozen=True, kw_only=True):
+    """A mean in which a decision counts 1 / propensity, and its 95 % interval; None where too few tell.
+
+    The inverse propensity estimate, self-normalized (Hajek's; Swaminathan and Joachims, NeurIPS 28, 2015),
+    with the linearized variance of a ratio (Owen, Monte Carlo, 2013, 9.2). Its units tell as much as
+    `effective` ones that count alike (Kish's).
+    """
+
+    units: int
+    effective: float
+    mean: float | None
+    lower: float | None
+    upper: float | None
+
+
+class Weighted(Struct, frozen=True, kw_only=True):
+    """What an arm shows where it was chosen more often at some times than at others, by what was known.
+
+    `left_out` decisions with an outcome have no propensity, or one of 0.
+    """
+
+    success: WeightedMean
+    pnl: WeightedMean
+    left_out: int
+
+
 class OfArm(Struct, frozen=True, kw_only=True):
-    """An arm so far, and how it differs from the control; None: it is the control, or too little is known."""
+    """An arm so far, and how it differs from the control; None: it is the control, or too little is known.
+
+    `weighted` is None where all decisions have the same propensity: it would be the same again.
+    """
 
     name: str
     share: float
@@ -45,6 +74,7 @@ class OfArm(Struct, frozen=True, kw_only=True):
     pending: int
     success: Mean
     pnl: Mean
+    weighted: Weighted | None
     success_difference: Difference | None
     pnl_difference: Difference | None
 
@@ -167,6 +197,7 @@ def _of_arm(arm: Arm, evidence: Evidence, success: Difference | None, pnl: Diffe
         pending=evidence.pending,
         success=_mean(evidence.success, "success"),
         pnl=_mean(evidence.pnl, "pnl"),
+        weighted=_weighted(evidence) if evidence.adaptive else None,
         success_difference=success,
         pnl_difference=pnl,
     )
@@ -177,6 +208,26 @@ def _mean(sums: Sums, metric: Metric) -> Mean:
     return Mean(
         units=sums.units,
         decisions=int(sums.size),
+        mean=float(sums.mean) if sums.size else None,
+        lower=lower,
+        upper=upper,
+    )
+
+
+def _weighted(evidence: Evidence) -> Weighted:
+    return Weighted(
+        success=weighted_mean(evidence.weighted_success, "success"),
+        pnl=weighted_mean(evidence.weighted_pnl, "pnl"),
+        left_out=evidence.unweighted,
+    )
+
+
+def weighted_mean(sums: Sums, metric: Metric) -> WeightedMean:
+    """The mean of sums whose sizes are weights."""
+    lower, upper = interval(sums, metric, RISK) or (None, None)
+    return WeightedMean(
+        units=sums.units,
+        effective=float(sums.effective) if sums.units else 0.0,
         mean=float(sums.mean) if sums.size else None,
         lower=lower,
         upper=upper,
