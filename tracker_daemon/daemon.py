@@ -22,6 +22,7 @@ from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
+from tracker_daemon.selection import Referee, Ruling
 from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
 from tracker_daemon.situations.index import SituationIndex
@@ -92,6 +93,8 @@ def _declare_series(settings: Settings) -> None:
         metrics.writer_retries.labels(kind)
     for failure in get_args(Kind):
         metrics.embedding_failures.labels(failure)
+    for ruling in get_args(Ruling):
+        metrics.selection_rulings.labels(ruling)
     for table in ("llm_decisions", "llm_outcomes", "llm_dead_letters"):
         metrics.rows_committed.labels(table)
 
@@ -115,6 +118,7 @@ class Daemon:
             SituationIndex(dsn, busy=self._busy, statement_cache=cache),
             ScoreWatch(dsn, settings.alerts, self._alert, statement_cache=cache),
             ScaleLearning(dsn, statement_cache=cache),
+            Referee(dsn, statement_cache=cache),
         ]
         if (provider := provider_of(settings.embedding)) is not None:
             embeddings = PromptEmbeddings(

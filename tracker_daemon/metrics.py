@@ -190,6 +190,9 @@ query_seconds = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=registry,
 )
+selection_rulings = _counter(
+    "selection_rulings_total", "Candidates of selections that were benched, tried again or promoted", "ruling"
+)
 brier_score = _gauge(
     "brier_score", "Mean squared distance of confidence and outcome, 0 the best", "scope", "name"
 )

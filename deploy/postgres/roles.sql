@@ -67,6 +67,10 @@ BEGIN
     GRANT SELECT ON llm_scales TO tracker_writer, tracker_reader;
     GRANT INSERT ON llm_scales TO tracker_writer;
 
+    -- Which model decides: the daemon benches and promotes, whoever owns the tables sets policies, pins and switches.
+    GRANT SELECT ON llm_selection_events TO tracker_writer, tracker_reader;
+    GRANT INSERT ON llm_selection_events TO tracker_writer;
+
     -- What is compared: the owner begins and stops it, and the daemon does not look.
     GRANT SELECT ON llm_experiments TO tracker_reader;
 END

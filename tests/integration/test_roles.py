@@ -30,6 +30,8 @@ from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores.changes import mark_published, record_changes, waiting_changes
 from tracker_daemon.scores.score import Score
+from tracker_daemon.selection.events import Change, keep
+from tracker_daemon.selection.standing import standings
 from tracker_daemon.situations.index import SituationIndex
 from tracker_daemon.situations.learning import due, learn
 from tracker_daemon.store import Store
@@ -100,6 +102,8 @@ RIGHTS = [
     "UPDATE (published_at) ON llm_alerts",
     "SELECT ON llm_scales",
     "INSERT ON llm_scales",
+    "SELECT ON llm_selection_events",
+    "INSERT ON llm_selection_events",
 ]
 # What nobody may who writes or reads.
 NEITHER = [
@@ -182,6 +186,9 @@ async def works(dsn: str) -> bool:
                 await record_changes(connection, [Score("agent", str(uuid4()), 0, 30)], 0.4)
                 for change, _ in await waiting_changes(connection):
                     await mark_published(connection, change)
+                off = Change(agent_name=str(uuid4()), decision_type=None, kind="switched_off", reason="")
+                async with connection.transaction():
+                    await keep(connection, [off], (await standings(connection)).numbers)
                 await learn(connection, datetime.now(UTC))
                 await due(connection)
             for index in (*indexes, indexes[-1]):  # the last one sweeps first
@@ -252,6 +259,8 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
         "UPDATE llm_alerts SET body = '{}'",
         "DELETE FROM llm_alerts",
         "DELETE FROM llm_scales",
+        "DELETE FROM llm_selection_events",
+        "UPDATE llm_selection_events SET reason = ''",
         "INSERT INTO llm_experiments (name, definition) VALUES ('trial', '{}')",
         "DELETE FROM llm_experiments",
         "UPDATE llm_experiments SET definition = '{}'",

@@ -26,6 +26,7 @@ _OF_A_DAEMON: Final = {
     "tracker_leases": "SELECT, INSERT, UPDATE",
     "llm_alerts": "SELECT, INSERT, UPDATE published_at",
     "llm_scales": "SELECT, INSERT",
+    "llm_selection_events": "SELECT, INSERT",
 }
 _TO_PRUNE: Final = {
     "tracker_retention": "UPDATE horizon",

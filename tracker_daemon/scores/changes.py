@@ -35,7 +35,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT DO NOTHING
 """
 _WAITING: Final = (
-    "SELECT id, body FROM llm_alerts WHERE published_at IS NULL ORDER BY created_at, scope, name"
+    "SELECT id, body FROM llm_alerts WHERE published_at IS NULL ORDER BY created_at, scope, name, number"
 )
 _PUBLISHED: Final = "UPDATE llm_alerts SET published_at = now() WHERE id = $1"
 

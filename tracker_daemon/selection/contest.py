@@ -66,7 +66,7 @@ class Contest:
         self.evidence = evidence
         self.beliefs = posteriors(self.policy.metric, evidence)
         self._as_of = as_of
-        self._off = off or standing.off
+        self.off = off or standing.off
         self._shares: dict[tuple[str, ...], dict[str, Decimal]] = {}
 
     @cached_property
@@ -129,7 +129,7 @@ class Contest:
         standing = self.standing
         why: Why = "policy"
         only = None
-        if self._off:
+        if self.off:
             why, only = "switched_off", self.policy.default
         elif standing.pinned is not None:
             why, only = "pinned", standing.pinned

@@ -68,11 +68,6 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whose decisions it is about, for the reader."""
         return f"{self.agent_name}/{self.decision_type}"
 
-    @property
-    def explores(self) -> bool:
-        """Whether anything is chosen by evidence."""
-        return self.policy != "fixed"
-
     def _check(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)
         if not least <= value <= most:

@@ -23,7 +23,7 @@ class Snapshot:
     def __init__(self, as_of: datetime, known: Standings, contests: dict[tuple[str, str], Contest]) -> None:
         """Keep what was read; `load` reads it."""
         self.as_of = as_of
-        self._known = known
+        self.known = known
         self.contests = contests
 
     @classmethod
@@ -56,7 +56,7 @@ class Snapshot:
         return self._contest(agent_name, decision_type).candidates()
 
     def _contest(self, agent_name: str, decision_type: str) -> Contest:
-        self._known.find(agent_name, decision_type)
+        self.known.find(agent_name, decision_type)
         return self.contests[agent_name, decision_type]
 
 
