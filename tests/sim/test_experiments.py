@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.sim.figures import at_most, shown
 from tests.trials import sums
 from tracker_daemon.experiments.bootstrap import resampled
 from tracker_daemon.experiments.comparison import FEWEST, _always, compare, holm, interval, needed
@@ -32,11 +33,6 @@ OUTCOMES: dict[str, Draw] = {
     "P&L, Student's t with 3 degrees of freedom": lambda chance, count: chance.standard_t(3, count),
     "P&L, lognormal": lambda chance, count: chance.lognormal(0, 1, count),
 }
-
-
-def at_most(risk: float, count: int) -> float:
-    """The share of `count` simulations below which one that is `risk` lies, but for one time in 700."""
-    return risk + 3 * sqrt(risk * (1 - risk) / count)
 
 
 def observed(values: np.ndarray, size: int = 1) -> Sums:
@@ -64,8 +60,10 @@ def differ(chance: np.random.Generator, draw: Draw, units: int, effect: float = 
 def test_at_one_look_a_difference_that_is_not_there_is_seen_as_rarely_as_promised(outcomes: str) -> None:
     chance, count = np.random.default_rng(1), 1000
     looks = [differ(chance, OUTCOMES[outcomes], 200) for _ in range(count)]
-    assert sum(look.p_value < RISK for look in looks) / count <= at_most(RISK, count)
-    assert sum(not look.lower <= 0 <= look.upper for look in looks) / count <= at_most(RISK, count)
+    seen = sum(look.p_value < RISK for look in looks) / count
+    shown(f"false positives at one look ({outcomes})", seen, most=at_most(RISK, count))
+    missed = sum(not look.lower <= 0 <= look.upper for look in looks) / count
+    shown(f"intervals at one look that miss the truth ({outcomes})", missed, most=at_most(RISK, count))
 
 
 def test_of_four_arms_none_seems_to_differ_more_often_than_one_would() -> None:
@@ -77,8 +75,8 @@ def test_of_four_arms_none_seems_to_differ_more_often_than_one_would() -> None:
         p_values = [look.p_value for look in looks if look is not None]
         seen += min(p_values) < RISK
         corrected += min(holm(p_values)) < RISK
-    assert corrected / count <= at_most(RISK, count)
-    assert seen / count > 2 * RISK  # what it would be without
+    shown("false positives of four arms, corrected", corrected / count, most=at_most(RISK, count))
+    shown("the same without a correction", seen / count, least=2 * RISK)
 
 
 @pytest.mark.parametrize("outcomes", OUTCOMES)
@@ -96,8 +94,11 @@ def test_looked_at_after_every_outcome_what_always_holds_is_wrong_no_more_often(
         )
         missed += bool((np.abs(estimates) > bounds).any())
         peeked += bool((np.abs(estimates) > 1.96 * errors).any())
-    assert missed / count <= at_most(RISK, count)
-    assert peeked / count > 4 * RISK  # what looking every time at an interval for one look comes to
+    name = f"{outcomes}, planned for {planned:,}"
+    shown(
+        f"false positives, looked at after every outcome ({name})", missed / count, most=at_most(RISK, count)
+    )
+    shown("the same with intervals for one look", peeked / count, least=4 * RISK)
 
 
 def _course(first: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,13 +124,14 @@ def test_shares_that_hold_seem_broken_as_rarely_as_promised_however_often_one_lo
         counts = np.cumsum(arms)
         p_values = (mismatch([int(one), n + 1 - int(one)], [0.2, 0.8]) for n, one in enumerate(counts))
         broken += any(p_value < RISK for p_value in p_values)
-    assert broken / count <= at_most(RISK, count)
+    shown("right shares that seem broken, looked at every time", broken / count, most=at_most(RISK, count))
 
 
 def test_a_hundredth_of_the_units_that_goes_astray_is_seen() -> None:
     chance = np.random.default_rng(5)
     one = int(chance.binomial(100_000, 0.49))
-    assert mismatch([one, 100_000 - one], [0.5, 0.5]) < 0.001
+    told = mismatch([one, 100_000 - one], [0.5, 0.5])
+    shown("p-value of shares of which a hundredth goes astray", told, most=0.001)
 
 
 @pytest.mark.parametrize("outcomes", [name for name in OUTCOMES if name.startswith("P&L")])
@@ -144,8 +146,9 @@ def test_intervals_hold_the_true_difference_of_pnl_as_often_as_promised(outcomes
         units = [[(float(value), 1) for value in values] for values in (own, other)]
         lower, upper = resampled(*units, RISK, str(number)) or (0, 0)
         resampled_held += lower <= effect <= upper
-    assert 1 - held / count <= at_most(RISK, count)
-    assert 1 - resampled_held / count <= at_most(RISK, count)
+    shown(f"Welch's intervals that miss the truth ({outcomes})", 1 - held / count, most=at_most(RISK, count))
+    missed = 1 - resampled_held / count
+    shown(f"those of the bootstrap ({outcomes})", missed, most=at_most(RISK, count))
 
 
 def test_as_many_units_as_are_needed_show_the_effect_four_times_of_five() -> None:
@@ -156,7 +159,8 @@ def test_as_many_units_as_are_needed_show_the_effect_four_times_of_five() -> Non
         arms = (observed(chance.binomial(1, rate, each)) for rate in (0.6, 0.5))
         told = compare(*arms, "success", 1000, RISK)
         seen += told is not None and told.p_value < RISK
-    assert seen / count == pytest.approx(0.8, abs=3 * sqrt(0.8 * 0.2 / count))
+    error = sqrt(0.8 * 0.2 / count)
+    shown("power, which is to be 0.8", seen / count, least=0.8 - 3 * error, most=0.8 + 3 * error)
 
 
 def test_units_that_decide_more_than_once_do_not_make_false_differences() -> None:
@@ -171,8 +175,8 @@ def test_units_that_decide_more_than_once_do_not_make_false_differences() -> Non
         alone = (observed(np.repeat([1, 0], [arm.sum(), 600 - arm.sum()])) for arm in arms)
         one = compare(*alone, "success", 1000, RISK)
         naive += one is not None and one.p_value < RISK
-    assert clustered / count <= at_most(RISK, count)
-    assert naive / count > 4 * RISK
+    shown("false positives, ten decisions a unit", clustered / count, most=at_most(RISK, count))
+    shown("the same with decisions taken for independent", naive / count, least=4 * RISK)
 
 
 def test_an_arm_that_was_chosen_while_it_led_is_known_by_inverse_propensity() -> None:
@@ -189,10 +193,14 @@ def test_an_arm_that_was_chosen_while_it_led_is_known_by_inverse_propensity() ->
         missed += not lower <= 0.5 <= upper
         lower, upper = interval(alone, "success", RISK) or (0, 1)
         plain_missed += not lower <= 0.5 <= upper
-    assert missed / count <= at_most(RISK, count)
-    assert abs(np.mean(weighted) - 0.5) <= 3 * np.std(weighted) / sqrt(count)
-    assert plain_missed / count > 4 * RISK
-    assert np.mean(plain) < 0.5 - 3 * np.std(plain) / sqrt(count)
+    shown(
+        "intervals that miss the mean of an arm, chosen while it led",
+        missed / count,
+        most=at_most(RISK, count),
+    )
+    shown("the same without weights", plain_missed / count, least=4 * RISK)
+    shown("error of that mean", abs(np.mean(weighted) - 0.5), most=3 * np.std(weighted) / sqrt(count))
+    shown("that mean without weights", np.mean(plain), most=0.5 - 3 * np.std(plain) / sqrt(count))
 
 
 def _led(chance: np.random.Generator, units: int) -> Iterator[tuple[bool, float]]:
