@@ -17,6 +17,7 @@ from tests.acceptance.command import PATIENCE_SECONDS, until
 from tests.acceptance.prometheus import prometheus
 from tests.factory import decision
 from tests.servers import Away
+from tracker_daemon.selection import Policy, set_policy
 
 if TYPE_CHECKING:
     import asyncpg
@@ -94,3 +95,34 @@ async def test_agents_hear_who_fell_below_the_floor(
     assert [alert.get("agent") for alert in alerts] == ["momentum", None]
     assert (await second.metrics())("resolved_success_rate_upper", scope="agent") < 0.4
     assert await second.stop() == 0
+
+
+async def test_agents_hear_which_model_is_benched(
+    run: Run, settings: dict[str, str], stream: Stream, sql: asyncpg.Connection
+) -> None:
+    subject = f"{stream.name}.alerts"
+    heard: asyncio.Queue[Msg] = asyncio.Queue()
+    await stream.client.subscribe(subject, cb=heard.put)
+    models = ("gpt-x", "gpt-y")
+    await set_policy(
+        sql,
+        Policy(agent_name="momentum", decision_type="signal", candidates=models, default="gpt-y", floor=0.4),
+    )
+    await sql.execute(
+        "INSERT INTO llm_decisions (agent_name, decision_type, symbol, prompt, response, model, outcome) "
+        "SELECT 'momentum', 'signal', 'BTC', '?', '!', 'gpt-x', 'FAILURE' FROM generate_series(1, 40)"
+    )
+    daemon = await run({**settings, "TRACKER_ALERTS_SUBJECT": subject})
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        alerts = [json.loads((await heard.get()).data) for _ in range(2)]
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    for alert in alerts:
+        validator.validate(alert)
+    assert [(alert["state"], alert.get("model")) for alert in alerts] == [
+        ("defined", None),
+        ("benched", "gpt-x"),
+    ]
+    rulings = await daemon.metrics()
+    assert rulings("selection_rulings_total", ruling="benched") == 1
+    assert rulings("selection_rulings_total", ruling="promoted") == 0
+    assert await daemon.stop() == 0

@@ -39,7 +39,7 @@ KNOWN = {
 MONEY = {
     "a": Evidence(decisions=40, weight=40, total=20, squares=400),
     "b": Evidence(decisions=60, weight=55, total=50, squares=900),
-    "c": Evidence(),
+    "c": Evidence(decisions=3, weight=3, total=30, squares=320),
 }
 
 

@@ -195,7 +195,7 @@ def test_of_what_is_kept_the_last_counts_and_a_new_policy_begins_anew() -> None:
 
 
 def test_only_what_is_sure_is_ruled() -> None:
-    bad = {"a": told(500, 500), "b": told(10, 50), "c": told(2, 10)}
+    bad = {"a": told(500, 500), "b": told(10, 50), "c": told(1, 14)}
     [benched, promoted] = rulings(contest(bad, floor=0.4), NOW)
     assert (benched.kind, benched.model, promoted.kind, promoted.model) == ("benched", "b", "promoted", "a")
     assert (
@@ -206,6 +206,7 @@ def test_only_what_is_sure_is_ruled() -> None:
     assert rulings(contest(bad, leader="a"), NOW) == []
     assert rulings(contest(bad, floor=0.4, off=True), NOW) == []
     assert rulings(contest(bad, floor=0.4, policy="fixed"), NOW) == []
+    assert rulings(contest({"a": told(25, 0)}), NOW) == []
     early, late = (contest(benched={"b": NOW - timedelta(days=days)}) for days in (6.9, 7))
     assert rulings(early, NOW) == []
     [retried] = rulings(late, NOW)
