@@ -14,10 +14,10 @@ import nats.errors
 from tests.chores import running
 from tests.schemas import validator
 from tests.waiting import until
+from tracker_daemon.choices import ENDPOINTS
 from tracker_daemon.config import load
 from tracker_daemon.consumer import connect, disconnect
 from tracker_daemon.embeddings import TextEmbedder
-from tracker_daemon.queries import QUESTIONS
 from tracker_daemon.service import QueryService
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Agent:
 
         async def complete() -> bool:
             found = await self.services("INFO", services, 0.5)
-            return [len(one["endpoints"]) for one in found] == [len(QUESTIONS)] * services
+            return [len(one["endpoints"]) for one in found] == [len(ENDPOINTS)] * services
 
         await until(complete)
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from tracker_daemon.queries import QUESTIONS, Filter, answer_schema, question_schema
+from tracker_daemon.choices import ENDPOINTS
+from tracker_daemon.queries import Filter, answer_schema, question_schema
 
 FOLDER: Final = Path(__file__).parents[1] / "schemas"
 FILTER: Final = "filter.schema.json"
@@ -19,14 +20,14 @@ FILTER: Final = "filter.schema.json"
 
 def texts() -> dict[str, str]:
     """What each file has to hold; the filter, which most questions have, has one of its own."""
-    questions = {name: question_schema(name) for name in QUESTIONS}
+    questions = {name: question_schema(name, kind) for name, kind in ENDPOINTS.items()}
     [conditions, *_] = [
-        _take_filter(questions[name]) for name, kind in QUESTIONS.items() if issubclass(kind, Filter)
+        _take_filter(questions[name]) for name, kind in ENDPOINTS.items() if issubclass(kind, Filter)
     ]
     schemas = (
         {FILTER: conditions}
         | {f"question.{name}.schema.json": schema for name, schema in questions.items()}
-        | {f"answer.{name}.schema.json": answer_schema(name) for name in QUESTIONS}
+        | {f"answer.{name}.schema.json": answer_schema(name, kind) for name, kind in ENDPOINTS.items()}
     )
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 

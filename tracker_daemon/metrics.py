@@ -187,7 +187,7 @@ query_seconds = Histogram(
     "tracker_query_seconds",
     "Time from a question's arrival to its answer, errors included",
     ["endpoint"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=registry,
 )
 selection_rulings = _counter(

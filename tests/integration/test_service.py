@@ -21,6 +21,7 @@ from tests.record import BEGIN, known
 from tests.servers import Away
 from tests.waiting import until
 from tracker_daemon import metrics, postgres
+from tracker_daemon.choices import ENDPOINTS
 from tracker_daemon.config import load
 from tracker_daemon.daemon import DRAINED, Daemon
 from tracker_daemon.embedded import NatsServer
@@ -146,7 +147,7 @@ async def test_a_defect_is_told_to_the_log_alone(
 
     async with served(agent, nats_server, dsn):
         with capture_logs() as lines, monkeypatch.context() as patch:
-            patch.setitem(QUESTIONS, "recent", Broken)
+            patch.setitem(ENDPOINTS, "recent", Broken)
             found = await agent.ask("recent")
         assert found.code == "500"
         assert "s3cret" not in found.answer
@@ -163,7 +164,7 @@ async def test_services_can_be_found_and_share_the_load(
         assert len({one["id"] for one in await agent.services("PING", 2)}) == 2
         [info, _] = await agent.services("INFO", 2)
         assert {one["name"]: one["subject"] for one in info["endpoints"]} == {
-            name: f"{agent.subject}.{name}" for name in QUESTIONS
+            name: f"{agent.subject}.{name}" for name in ENDPOINTS
         }
         for endpoint in info["endpoints"]:
             schemas = {about: msgspec.json.decode(text) for about, text in endpoint["metadata"].items()}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.schemas import FOLDER, texts, validator
+from tracker_daemon.choices import ENDPOINTS
 from tracker_daemon.config import QuerySettings
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries import QUESTIONS, parse
-
-if TYPE_CHECKING:
-    from tracker_daemon.queries import Question
+from tracker_daemon.queries import parse
 
 ID = "0195f6a2-7c1e-7d3a-9b54-2f6f1f0a9c11"
 
@@ -27,9 +25,8 @@ def test_the_files_are_what_the_types_say() -> None:
 
 
 def parses(name: str, text: str) -> bool:
-    kind: type[Question] = QUESTIONS[name]
     try:
-        parse(text.encode(), kind)
+        parse(text.encode(), ENDPOINTS[name])
     except InvalidQuestion:
         return False
     return True
@@ -84,6 +81,13 @@ def parses(name: str, text: str) -> bool:
         ("prompts", '{"text": "rsi", "hybrid": 1}'),
         ("prompts", '{"text": "rsi", "limit": 101}'),
         ("prompts", "{}"),
+        ("assign", '{"experiment": "exits", "unit": "session-7"}'),
+        ("assign", '{"experiment": "exits", "unit": ""}'),
+        ("assign", '{"experiment": "exits"}'),
+        ("select", '{"agent_name": "risk", "decision_type": "signal", "key": "BTC"}'),
+        ("select", '{"agent_name": "risk", "decision_type": "signal", "key": "BTC", "candidates": ["a"]}'),
+        ("select", '{"agent_name": "risk", "decision_type": "signal", "key": "BTC", "candidates": [7]}'),
+        ("select", '{"agent_name": "risk", "key": 7}'),
         ("decision", "{}"),
         ("decision", '{"id": 7}'),
         ("decision", f'{{"id": "{ID}", "more": 1}}'),
@@ -106,7 +110,7 @@ def pointed(document: Any, reference: str) -> Any:
     return document
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", ENDPOINTS)
 def test_asyncapi_has_each_question_with_its_answer(name: str, asyncapi: dict[str, Any]) -> None:
     operation = asyncapi["operations"][f"answer{name.title()}"]
     assert operation["action"] == "receive"
@@ -123,7 +127,7 @@ def test_asyncapi_has_each_question_with_its_answer(name: str, asyncapi: dict[st
     assert set(headers["properties"]) == {"Nats-Service-Error", "Nats-Service-Error-Code"}
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", ENDPOINTS)
 def test_the_examples_of_asyncapi_are_questions(name: str, asyncapi: dict[str, Any]) -> None:
     [example] = asyncapi["components"]["messages"][f"{name}Question"]["examples"]
     validator("question", name).validate(example["payload"])

@@ -13,8 +13,9 @@ from nats.aio.client import Client
 from nats.js.api import Header
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 
+from tracker_daemon.choices import ENDPOINTS
 from tracker_daemon.errors import InvalidPayload, InvalidQuestion, TrackerError, Unavailable
-from tracker_daemon.queries import QUESTIONS, as_json
+from tracker_daemon.queries import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 _ASKED: Final[dict[type, tuple[str, Any]]] = {
     kind: (name, get_type_hints(kind.answer, localns={"Connection": Any})["return"])
-    for name, kind in QUESTIONS.items()
+    for name, kind in ENDPOINTS.items()
 }
 
 

@@ -240,7 +240,7 @@ def parse(data: bytes, kind: type[T]) -> T:
         raise InvalidQuestion("the question is no JSON object") from None
 
 
-def matured(question: Question, seconds: float) -> Question:
+def matured(question: T, seconds: float) -> T:
     """The question with a maturity window of so many seconds, if it can have one and gives none."""
     if getattr(question, "maturity_seconds", seconds) is None:
         return msgspec.structs.replace(question, maturity_seconds=seconds)

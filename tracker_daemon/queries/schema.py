@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from inspect import cleandoc
 from types import UnionType
-from typing import Any, Final, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 import msgspec
 
-from tracker_daemon.queries.questions import QUESTIONS
+if TYPE_CHECKING:
+    from msgspec import Struct
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _DECIMAL: Final = {"type": "string", "format": "decimal"}
 
 
-def question_schema(name: str) -> dict[str, Any]:
+def question_schema(name: str, question: type[Struct]) -> dict[str, Any]:
     """The JSON Schema of the question of this name; a decimal may be a number there, too."""
-    return _schema(f"The question {name}", QUESTIONS[name], {**_DECIMAL, "type": ["number", "string"]})
+    return _schema(f"The question {name}", question, {**_DECIMAL, "type": ["number", "string"]})
 
 
-def answer_schema(name: str) -> dict[str, Any]:
-    """The JSON Schema of what answers the question of this name."""
-    kind = get_type_hints(QUESTIONS[name].answer, localns={"Connection": Any})["return"]
+def answer_schema(name: str, question: Any) -> dict[str, Any]:
+    """The JSON Schema of what answers the question of this name, by its method `answer`."""
+    kind = get_type_hints(question.answer, localns={"Connection": Any})["return"]
     if isinstance(kind, UnionType):  # with None, of which an error is made
         kind = get_args(kind)[0]
     return _schema(f"The answer to {name}", kind, _DECIMAL)

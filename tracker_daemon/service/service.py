@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import structlog
@@ -13,6 +13,7 @@ from nats.micro.request import ServiceError
 from nats.micro.service import Service, ServiceConfig
 
 from tracker_daemon import __version__, metrics
+from tracker_daemon.choices import CHOICES, ENDPOINTS, Memory, Stale
 from tracker_daemon.embeddings import ProviderFailed, TextEmbedder
 from tracker_daemon.errors import InvalidQuestion, Unavailable
 from tracker_daemon.queries import (
@@ -21,6 +22,7 @@ from tracker_daemon.queries import (
     Prompts,
     Reader,
     answer_schema,
+    as_json,
     matured,
     parse,
     question_schema,
@@ -29,11 +31,17 @@ from tracker_daemon.service.reply import TooLarge, reply
 from tracker_daemon.service.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from nats.micro.request import Request
 
+    from tracker_daemon.choices import Assign, Select
     from tracker_daemon.config import QuerySettings
     from tracker_daemon.consumer import Client
     from tracker_daemon.queries import Question
+
+    Answering = Callable[[Any], Awaitable[bytes | None]]
+    """How the questions of an endpoint are answered, as JSON; None: there is no answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +54,7 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
     TooLarge: "413",
     Busy: "503",
     ProviderFailed: "503",
+    Stale: "503",
 }
 MAX_QUESTION_BYTES: Final = 64 << 10
 """Far more than a filter with its cursor takes."""
@@ -65,10 +74,10 @@ class QueryService:
         self._dsn = settings.dsn.get_secret_value() if settings.dsn else dsn
         self._texts = texts
         self._tasks = Tasks(client)
-        self._reader: Reader | None = None
+        self._readers: tuple[Reader, ...] = ()
         self._trouble: str | None = None
         self._room = 0
-        for name in QUESTIONS:
+        for name in ENDPOINTS:
             metrics.query_seconds.labels(name)
             for code in CODES:
                 metrics.queries.labels(name, code)
@@ -79,12 +88,17 @@ class QueryService:
         config = ServiceConfig(NAME, __version__, "What was decided, and what came of it")
         service = Service(cast("Client", self._tasks), config)
         connections, seconds = self._settings.connections, self._settings.timeout_seconds
-        async with Reader(self._dsn, connections, seconds) as self._reader:
+        asking, recalling = Reader(self._dsn, connections, seconds), Reader(self._dsn, 1, seconds)
+        async with asking, recalling:
+            self._readers = (asking, recalling)
+            memory = Memory(recalling.connection)
             try:
                 await service.start()
                 for name in QUESTIONS:
-                    await self._add(service, name, self._reader)
-                await asyncio.Event().wait()
+                    await self._add(service, name, partial(self._asked, asking))
+                for name in CHOICES:
+                    await self._add(service, name, partial(_chosen, memory))
+                await memory.run()
             finally:
                 await self._tasks.stop()
                 await self._texts.close()
@@ -92,13 +106,13 @@ class QueryService:
     def abort(self) -> None:
         """End what is being asked; a server that does not answer would hold it up."""
         self._tasks.cancel()
-        if self._reader is not None:
-            self._reader.abort()
+        for reader in self._readers:
+            reader.abort()
 
-    async def _add(self, service: Service, name: str, reader: Reader) -> None:
+    async def _add(self, service: Service, name: str, answer: Answering) -> None:
         metadata = {}
         for about, schema in (("question", question_schema), ("answer", answer_schema)):
-            metadata[about] = msgspec.json.encode(schema(name)).decode()
+            metadata[about] = msgspec.json.encode(schema(name, ENDPOINTS[name])).decode()
             await asyncio.sleep(0)  # a schema takes some milliseconds
         # All of them travel in one message when somebody asks what there is: those that fit.
         size = len(msgspec.json.encode(metadata))
@@ -108,35 +122,38 @@ class QueryService:
         await service.add_endpoint(
             name=name,
             subject=f"{self._settings.subject}.{name}",
-            handler=partial(self._handle, name, reader),
+            handler=partial(self._handle, name, answer),
             metadata=metadata,
         )
 
-    async def _handle(self, name: str, reader: Reader, request: Request) -> None:
+    async def _handle(self, name: str, answer: Answering, request: Request) -> None:
         began = time.perf_counter()
-        code, answer = await self._answer(name, reader, request.data)
+        code, said = await self._answer(name, answer, request.data)
         try:
-            if isinstance(answer, str):
-                raise ServiceError(code, " ".join(answer.split())[:MAX_WORDS])
-            await request.respond(answer)
+            if isinstance(said, str):
+                raise ServiceError(code, " ".join(said.split())[:MAX_WORDS])
+            await request.respond(said)
         finally:
             metrics.queries.labels(name, code).inc()
             metrics.query_seconds.labels(name).observe(time.perf_counter() - began)
 
-    async def _answer(self, name: str, reader: Reader, data: bytes) -> tuple[str, bytes | str]:
+    async def _answer(self, name: str, answer: Answering, data: bytes) -> tuple[str, bytes | str]:
         """The code, and the answer, or a sentence that says why there is none."""
         try:
-            question = self._question(name, data)
-            if isinstance(question, Prompts):
-                question = await question.embedded(self._texts.embed)
-            async with reader.connection() as connection:
-                answer = await reply(question, connection, self._client.max_payload)
+            said = await answer(self._question(name, data))
         except asyncio.CancelledError:
             return "503", "this daemon stops: ask again"
         except Exception as error:  # noqa: BLE001 - whatever it is, the asker hears that there is no answer
             return self._refusal(name, error)
+        return ("200", said) if said else ("404", "the record holds no such decision")
+
+    async def _asked(self, reader: Reader, question: Question) -> bytes | None:
+        if isinstance(question, Prompts):
+            question = await question.embedded(self._texts.embed)
+        async with reader.connection() as connection:
+            answer = await reply(question, connection, self._client.max_payload)
         self._say(None)
-        return ("200", answer) if answer else ("404", "the record holds no such decision")
+        return answer
 
     def _refusal(self, name: str, error: Exception) -> tuple[str, str]:
         if code := _CODE_OF.get(type(error)):
@@ -147,10 +164,10 @@ class QueryService:
         log.error("a question met a defect", endpoint=name, exc_info=error)
         return "500", "a defect of the service: the daemon's log says more"
 
-    def _question(self, name: str, data: bytes) -> Question:
+    def _question(self, name: str, data: bytes) -> Any:
         if len(data) > MAX_QUESTION_BYTES:
             raise InvalidQuestion(f"a question has at most {MAX_QUESTION_BYTES} bytes, not {len(data)}")
-        return matured(parse(data, QUESTIONS[name]), self._settings.maturity_seconds)
+        return matured(parse(data, ENDPOINTS[name]), self._settings.maturity_seconds)
 
     def _say(self, trouble: str | None) -> None:
         """Log what keeps questions from being answered, once, and its end."""
@@ -159,3 +176,7 @@ class QueryService:
         elif self._trouble and not trouble:
             log.info("questions are answered again")
         self._trouble = trouble
+
+
+async def _chosen(memory: Memory, question: Assign | Select) -> bytes:
+    return as_json(question.among(memory.known()))

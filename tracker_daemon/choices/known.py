@@ -1,0 +1,79 @@
+"""What choices are made from, as it was read at one time: experiments, and models with their evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from tracker_daemon.experiments import experiments
+from tracker_daemon.selection import Snapshot
+from tracker_daemon.selection.contest import Contest
+from tracker_daemon.selection.evidence import gather
+from tracker_daemon.selection.standing import standings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from tracker_daemon.experiments import Experiment
+    from tracker_daemon.postgres import Connection
+    from tracker_daemon.selection import Standing
+
+EVIDENCE_SECONDS: Final = 30.0
+"""How old evidence may become: of a busy agent it takes a part of a second to add up."""
+
+
+class Entry(NamedTuple):
+    """One policy at work, and what it was made from."""
+
+    standing: Standing
+    off: bool
+    gathered_at: datetime
+    contest: Contest
+
+
+class Known:
+    """All experiments by name, and all policies; pins, switches and benches are those of `as_of`."""
+
+    def __init__(
+        self,
+        as_of: datetime,
+        trials: Mapping[str, Experiment],
+        models: Snapshot,
+        entries: Mapping[tuple[str, str], Entry],
+    ) -> None:
+        """Keep what was read; `read` reads it."""
+        self.as_of = as_of
+        self.experiments = trials
+        self.models = models
+        self._entries = entries
+        self._read_at = time.monotonic()
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was read."""
+        return time.monotonic() - self._read_at
+
+    @classmethod
+    async def read(cls, connection: Connection, before: Self | None = None) -> Self:
+        """Read what there is; ask inside `reading`. Of `before` is taken what has not changed since."""
+        as_of: datetime = await connection.fetchval("SELECT now()")
+        trials = {each.definition.name: each for each in await experiments(connection)}
+        in_force = await standings(connection)
+        entries = {}
+        for key, standing in in_force.of.items():
+            entry = before._entries.get(key) if before is not None else None  # noqa: SLF001 - its own kind
+            if entry is None or not _holds(entry, standing, as_of, off=in_force.off):
+                contest = Contest(standing, await gather(connection, standing), as_of, off=in_force.off)
+                # What takes computing, now and beside the loop: not when somebody waits for a choice.
+                await asyncio.to_thread(contest.candidates)
+                entry = Entry(standing, in_force.off, as_of, contest)
+            entries[key] = entry
+        contests = {key: entry.contest for key, entry in entries.items()}
+        return cls(as_of, trials, Snapshot(as_of, in_force, contests), entries)
+
+
+def _holds(entry: Entry, standing: Standing, as_of: datetime, *, off: bool) -> bool:
+    young = (as_of - entry.gathered_at).total_seconds() < EVIDENCE_SECONDS
+    return young and (entry.standing, entry.off) == (standing, off)

@@ -1,0 +1,89 @@
+"""What is known, kept in memory: read again and again, and not gone by once it is too old."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from tracker_daemon.choices.known import Known
+from tracker_daemon.errors import TrackerError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from tracker_daemon.postgres import Connection
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS: Final = 2.0
+"""After how long experiments, policies, pins and switches are read anew."""
+BOUND_SECONDS: Final = 30.0
+"""For how long there are answers while they cannot be."""
+
+
+class Stale(Unavailable):
+    """What is known is too old to go by."""
+
+
+class Memory:
+    """Knows what was read last; for as long as it runs, or whenever somebody recalls it, that is renewed."""
+
+    def __init__(self, asking: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
+        """Keep how to come to a connection inside `reading`; nothing is read yet."""
+        self._asking = asking
+        self._known: Known | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+
+    async def run(self) -> None:
+        """Renew it until cancelled."""
+        while True:
+            await self._renew()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    def known(self) -> Known:
+        """Return what is known; raise `Stale` where it is too old, or nothing is."""
+        if self._known is not None and self._known.age_seconds <= BOUND_SECONDS:
+            return self._known
+        raise Stale(
+            f"experiments and policies have not been read for {BOUND_SECONDS:g} s "
+            f"({self._trouble or 'they are being read'}): decide by your default"
+        )
+
+    async def recall(self) -> Known:
+        """Return what is known, and have it renewed if it is not fresh; wait only where it is too old."""
+        age = BOUND_SECONDS if self._known is None else self._known.age_seconds
+        if age > REFRESH_SECONDS and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._renew())
+        if age >= BOUND_SECONDS and self._renewing is not None:
+            await asyncio.shield(self._renewing)
+        return self.known()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
+
+    async def _renew(self) -> None:
+        try:
+            async with self._asking() as connection:
+                self._known = await Known.read(connection, self._known)
+        except TrackerError as error:
+            self._say(str(error))
+        except Exception as error:  # what somebody wrote into these tables must end nothing
+            log.error("experiments or policies cannot be understood", exc_info=error)
+            self._say(type(error).__name__)
+        else:
+            self._say(None)
+
+    def _say(self, trouble: str | None) -> None:
+        """Log what keeps it from being renewed, once, and its end."""
+        if trouble and self._trouble is None:
+            log.warning("experiments and policies cannot be read", reason=trouble)
+        elif self._trouble and trouble is None:
+            log.info("experiments and policies are read again")
+        self._trouble = trouble
