@@ -22,7 +22,8 @@ from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
 from tracker_daemon.scores import ScoreWatch
-from tracker_daemon.selection import Referee, Ruling
+from tracker_daemon.selection import Ruling
+from tracker_daemon.selection.referee import Referee
 from tracker_daemon.service import QueryService
 from tracker_daemon.signals import Stop, heard
 from tracker_daemon.situations.index import SituationIndex

@@ -71,8 +71,8 @@ BEGIN
     GRANT SELECT ON llm_selection_events TO tracker_writer, tracker_reader;
     GRANT INSERT ON llm_selection_events TO tracker_writer;
 
-    -- What is compared: the owner begins and stops it, and the daemon does not look.
-    GRANT SELECT ON llm_experiments TO tracker_reader;
+    -- What is compared: the owner begins and stops it, and agents are told their arms.
+    GRANT SELECT ON llm_experiments TO tracker_writer, tracker_reader;
 END
 $$;
 

@@ -19,6 +19,7 @@ from tests.embeddings import nearest
 from tests.factory import EMBEDDING, decision, deliver, outcome
 from tests.provider import MODEL, EmbeddingServer
 from tests.waiting import until
+from tracker_daemon.choices.known import Known
 from tracker_daemon.config import EmbeddingSettings, load
 from tracker_daemon.doctor import examine, postgres
 from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings
@@ -104,6 +105,7 @@ RIGHTS = [
     "INSERT ON llm_scales",
     "SELECT ON llm_selection_events",
     "INSERT ON llm_selection_events",
+    "SELECT ON llm_experiments",
 ]
 # What nobody may who writes or reads.
 NEITHER = [
@@ -196,6 +198,7 @@ async def works(dsn: str) -> bool:
             near = await nearest(connection, [1, 2, 3], None, 10)
             async with reading(connection):
                 hits = (await search(connection, "hold", Filter())).rows
+                await Known.read(connection)
     except (Misconfigured, asyncpg.InsufficientPrivilegeError):
         return False
     finally:
@@ -290,12 +293,12 @@ async def test_running_the_file_again_changes_nothing(writer: str, sql: asyncpg.
 async def test_every_table_of_the_schema_has_its_grants(sql: asyncpg.Connection) -> None:
     """Each that a migration adds, for the reader unless its name says no record.
 
-    Views and experiments are for it alone.
+    Views are for it alone.
     """
     forgotten = await sql.fetch(
         "SELECT rolname, relname FROM pg_class, pg_roles "
         "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') "
-        "AND (rolname = 'tracker_writer' AND relkind NOT IN ('v', 'm') AND relname <> 'llm_experiments' "
+        "AND (rolname = 'tracker_writer' AND relkind NOT IN ('v', 'm') "
         "     OR rolname = 'tracker_reader' AND NOT starts_with(relname, 'tracker_')) "
         "AND NOT has_table_privilege(rolname, pg_class.oid, 'SELECT')"
     )
@@ -542,6 +545,7 @@ async def test_the_reader_finds_what_is_recorded(reader: str, dsn: str) -> None:
         }
         for name, kind in QUESTIONS.items():
             assert await kind(**needed.get(name, {})).answer(connection)
+        await Known.read(connection)
     async with connected(reader) as connection:
         for table in RECORDS:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == (table != "trading_sessions")

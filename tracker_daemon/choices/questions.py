@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tracker_daemon.queries import Question
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
+"""Of an experiment, an agent, a model."""
 Key = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
@@ -81,7 +82,7 @@ class Select(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     agent_name: Name
     decision_type: Annotated[str, Meta(min_length=1, max_length=50)]
     key: Key
-    candidates: tuple[Name, ...] | None = None
+    candidates: Annotated[tuple[Name, ...], Meta(min_length=1)] | None = None
 
     async def answer(self, connection: Connection) -> Selected:
         """Ask inside `reading`; raise `InvalidQuestion` as `Snapshot.choose` does."""

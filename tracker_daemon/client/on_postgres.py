@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import structlog
 
+from tracker_daemon.choices import Assign, Select
+from tracker_daemon.choices.memory import Memory
 from tracker_daemon.embeddings import TextEmbedder
 from tracker_daemon.errors import InvalidPayload, TrackerError
 from tracker_daemon.messages import Contract, Delivery, decode
@@ -15,7 +18,7 @@ from tracker_daemon.queries import Prompts, as_json, parse, reading
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from tracker_daemon.client.side import Asked
     from tracker_daemon.config import EmbeddingSettings
@@ -44,6 +47,7 @@ class OnPostgres:
         self._texts = TextEmbedder(embedding, embedding.timeout_seconds, redactor)
         self._asking = asyncio.Lock()
         self._connection: Connection | None = None
+        self._memory = Memory(self._reading)
 
     async def send(self, messages: Sequence[Message]) -> list[TrackerError | None]:
         """Commit a row about each; the store waits out an outage, and says so."""
@@ -57,31 +61,35 @@ class OnPostgres:
     async def ask(self, question: Asked[T]) -> T:
         """Ask as a daemon would that reads the question from JSON, and refuses it in the same words."""
         asked: Any = parse(as_json(question), cast("type[Any]", type(question)))
+        answer: T
+        if isinstance(asked, Assign | Select):
+            answer = cast("T", asked.among(await self._memory.recall()))
+            return answer
         if isinstance(asked, Prompts):
             asked = await asked.embedded(self._texts.embed)
-        async with self._asking:
-            connection = await self._connected()
-            async with reading(connection):
-                answer: T = await asked.answer(connection)
-                return answer
+        async with self._reading() as connection:
+            answer = await asked.answer(connection)
+            return answer
 
     async def close(self) -> None:
         """Close both connections, and the provider."""
+        await self._memory.close()
         await self._store.close()
         await self._texts.close()
         if self._connection is not None:
             await close(self._connection)
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, statement_cache=False)
-        return self._connection
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Connection]:
+        async with self._asking:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect(self._dsn, statement_cache=False)
+            async with reading(self._connection):
+                yield self._connection
 
     async def _installed(self) -> Contract:
-        async with self._asking:
-            connection = await self._connected()
-            async with reading(connection):
-                width = await connection.fetchval(_DIMENSIONS)
+        async with self._reading() as connection:
+            width = await connection.fetchval(_DIMENSIONS)
         return Contract(embedding_dimensions=width, redactor=self._redactor)
 
 

@@ -55,7 +55,7 @@ class OverNats:
         self._client = servers if isinstance(servers, Client) else None
         self._subjects = subjects
         self._questions = questions
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[None] | None = None
         self._reason: str | None = None
 
     async def send(self, messages: Sequence[Message]) -> list[TrackerError | None]:
@@ -82,6 +82,9 @@ class OverNats:
 
     async def close(self) -> None:
         """Close the connection, unless it is the owner's."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         if self._servers and self._client is not None:
             await _close(self._client)
 
@@ -103,15 +106,18 @@ class OverNats:
         return None
 
     async def _connected(self) -> Client:
-        async with self._connecting:
-            if self._servers and (self._client is None or self._client.is_closed):
-                self._client = await self._connect()
+        if self._servers and (self._client is None or self._client.is_closed):
+            if self._connecting is None or self._connecting.done():
+                self._connecting = asyncio.create_task(self._connect())
+                self._connecting.add_done_callback(_looked_at)
+            # Somebody who waits for a moment only must not be why it never is connected.
+            await asyncio.shield(self._connecting)
         client = cast("Client", self._client)
         if not client.is_connected:
             raise Unavailable(f"NATS is away: {self._reason or 'the client that was given is not connected'}")
         return client
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> None:
         client = Client()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -129,8 +135,8 @@ class OverNats:
         finally:
             if not client.is_connected:
                 await _close(client)
+        self._client = client
         await self._forget()
-        return client
 
     async def _note(self, error: Exception) -> None:
         self._reason = str(error) or type(error).__name__
@@ -146,6 +152,12 @@ class OverNats:
 
 def _too_large(message: Message, words: str) -> InvalidPayload:
     return InvalidPayload("too_large", None, f"{len(message.payload)} bytes, NATS refuses them: {words}")
+
+
+def _looked_at(task: asyncio.Task[None]) -> None:
+    """Take note of what it failed with: nobody may wait for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _close(client: Client) -> None:

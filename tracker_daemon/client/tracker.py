@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from tracker_daemon.client import keywords
 from tracker_daemon.client.call import Call
+from tracker_daemon.client.chosen import Chooser, Chosen
 from tracker_daemon.client.outbox import Outbox
 from tracker_daemon.client.payload import check, finite, new_id, recorded, written
 from tracker_daemon.config import EmbeddingSettings
@@ -71,6 +72,7 @@ class DecisionTracker:
         """Stand on a side, see `over_nats` and `on_postgres`; nothing is connected before there is need."""
         self._side = side
         self._outbox = Outbox(side, max_queued_bytes)
+        self._chooser = Chooser(side)
 
     @classmethod
     def over_nats(
@@ -183,6 +185,32 @@ class DecisionTracker:
         keywords.check("update_decision_outcome", fields, keywords.Event)
         known = {"decision_id": decision_id, "outcome": outcome, "pnl": pnl}
         await self._track(_CONTRACT.outcomes_subject, fields | known, confirm)
+
+    async def assign(self, experiment: str, unit: str | UUID, *, default: str) -> Chosen:
+        """The arm by which a unit of an experiment, such as a session, is decided.
+
+        Nothing is waited for long, and no outage raises: then the model is the `default`, and `fallback` says
+        why. `InvalidQuestion` is raised for what is no name at all.
+        """
+        return await self._chooser.assign({"experiment": experiment, "unit": unit}, default)
+
+    async def select_model(
+        self,
+        agent_name: str,
+        decision_type: str,
+        key: str | UUID,
+        candidates: Sequence[str] | None = None,
+        *,
+        default: str,
+    ) -> Chosen:
+        """Which model decides about a key, among the policy's candidates or some; else as `assign`."""
+        asked = {
+            "agent_name": agent_name,
+            "decision_type": decision_type,
+            "key": key,
+            "candidates": candidates,
+        }
+        return await self._chooser.select(asked, default)
 
     async def get_decision_stats(
         self, agent_name: str | None = None, **conditions: Unpack[keywords.Maturing]

@@ -27,6 +27,7 @@ _OF_A_DAEMON: Final = {
     "llm_alerts": "SELECT, INSERT, UPDATE published_at",
     "llm_scales": "SELECT, INSERT",
     "llm_selection_events": "SELECT, INSERT",
+    "llm_experiments": "SELECT",
 }
 _TO_PRUNE: Final = {
     "tracker_retention": "UPDATE horizon",

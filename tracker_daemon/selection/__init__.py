@@ -4,7 +4,6 @@ from tracker_daemon.selection.contest import Candidate, Choice, Why
 from tracker_daemon.selection.events import Event, events
 from tracker_daemon.selection.guardrail import Ruling
 from tracker_daemon.selection.policy import Policy
-from tracker_daemon.selection.referee import Referee
 from tracker_daemon.selection.register import pin, policies, set_policy, switch_off, switch_on, unpin
 from tracker_daemon.selection.snapshot import Snapshot, select_model
 from tracker_daemon.selection.standing import Standing
@@ -14,7 +13,6 @@ __all__ = [
     "Choice",
     "Event",
     "Policy",
-    "Referee",
     "Ruling",
     "Snapshot",
     "Standing",

@@ -13,7 +13,8 @@ from nats.micro.request import ServiceError
 from nats.micro.service import Service, ServiceConfig
 
 from tracker_daemon import __version__, metrics
-from tracker_daemon.choices import CHOICES, ENDPOINTS, Memory, Stale
+from tracker_daemon.choices import CHOICES, ENDPOINTS
+from tracker_daemon.choices.memory import Memory, Stale
 from tracker_daemon.embeddings import ProviderFailed, TextEmbedder
 from tracker_daemon.errors import InvalidQuestion, Unavailable
 from tracker_daemon.queries import (
