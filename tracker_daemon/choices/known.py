@@ -25,12 +25,10 @@ EVIDENCE_SECONDS: Final = 30.0
 
 
 class Entry(NamedTuple):
-    """One policy at work, and what it was made from."""
+    """One policy at work, and since when with this evidence."""
 
-    standing: Standing
-    off: bool
-    gathered_at: datetime
     contest: Contest
+    gathered_at: datetime
 
 
 class Known:
@@ -68,7 +66,7 @@ class Known:
                 contest = Contest(standing, await gather(connection, standing), as_of, off=in_force.off)
                 # What takes computing, now and beside the loop: not when somebody waits for a choice.
                 await asyncio.to_thread(contest.candidates)
-                entry = Entry(standing, in_force.off, as_of, contest)
+                entry = Entry(contest, as_of)
             entries[key] = entry
         contests = {key: entry.contest for key, entry in entries.items()}
         return cls(as_of, trials, Snapshot(as_of, in_force, contests), entries)
@@ -76,4 +74,4 @@ class Known:
 
 def _holds(entry: Entry, standing: Standing, as_of: datetime, *, off: bool) -> bool:
     young = (as_of - entry.gathered_at).total_seconds() < EVIDENCE_SECONDS
-    return young and (entry.standing, entry.off) == (standing, off)
+    return young and (entry.contest.standing, entry.contest.off) == (standing, off or standing.off)

@@ -26,6 +26,7 @@ from tracker_daemon.cli import (
     prune,
     run,
     search,
+    select,
     similar,
     stats,
     verify,
@@ -59,6 +60,7 @@ app.command()(calibration.calibration)
 app.command()(export.export)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(select.app, name="select")
 
 
 def _version(wanted: bool) -> None:

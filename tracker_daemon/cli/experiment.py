@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -13,9 +11,8 @@ from rich.table import Table
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
 from tracker_daemon.cli.output import cell, console, print_json, visible
-from tracker_daemon.cli.question import answer, json_object, window
+from tracker_daemon.cli.question import act, answer, json_object, window
 from tracker_daemon.cli.stats import Maturity
-from tracker_daemon.config import Settings
 from tracker_daemon.experiments import (
     METRICS,
     Arm,
@@ -33,9 +30,7 @@ from tracker_daemon.experiments import (
     find,
     stop,
 )
-from tracker_daemon.postgres import Connection, connected
-
-T = TypeVar("T")
+from tracker_daemon.postgres import Connection
 
 app = typer.Typer(
     no_args_is_help=True, help="Which way to decide is the better one: create, list, stop, results."
@@ -90,7 +85,7 @@ def create(
         raise typer.BadParameter(f"there are parameters of {min(unknown)}, which is no arm")
     arms = tuple(msgspec.structs.replace(each, parameters=extra.get(each.name, {})) for each in arm)
     definition = Definition(name=name, arms=arms, minimum_effect=minimum_effect, metric=metric)  # type: ignore[arg-type] # _metric has looked
-    begun = _with(load(config_file, settings), lambda connection: begin(connection, definition))
+    begun = act(load(config_file, settings), lambda connection: begin(connection, definition))
     typer.echo(visible(f"{name} runs since {begun.started_at:%Y-%m-%d %H:%M:%S} UTC."))
 
 
@@ -114,7 +109,7 @@ def list_(config_file: ConfigFile = None, settings: Set = None, as_json: Json = 
 @app.command("stop")
 def stop_(name: Name, config_file: ConfigFile = None, settings: Set = None) -> None:
     """Stop an experiment for good; its results stay."""
-    stopped = _with(load(config_file, settings), lambda connection: stop(connection, name))
+    stopped = act(load(config_file, settings), lambda connection: stop(connection, name))
     typer.echo(visible(f"{name} is stopped since {stopped.stopped_at:%Y-%m-%d %H:%M:%S} UTC."))
 
 
@@ -151,7 +146,7 @@ def results(
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        print_results(found)
 
 
 async def _assigned(connection: Connection, name: str, unit: str) -> Any:
@@ -162,22 +157,13 @@ async def _results(connection: Connection, name: str, maturity: timedelta, as_of
     return await experiment_results(connection, await find(connection, name), maturity=maturity, as_of=as_of)
 
 
-def _with(settings: Settings, act: Callable[[Connection], Awaitable[T]]) -> T:
-    """Act on the database that the daemon writes to."""
-
-    async def run() -> T:
-        async with connected(settings.postgres.dsn.get_secret_value(), statement_cache=False) as connection:
-            return await act(connection)
-
-    return asyncio.run(run())
-
-
 def _parameters(text: str) -> tuple[str, dict[str, Any]]:
     arm, _, value = text.partition("=")
     return arm, json_object(value)
 
 
-def _print(found: Results) -> None:
+def print_results(found: Results) -> None:
+    """Print arms, differences, and the verdict, for a reader."""
     out = console()
     table = Table(box=None, pad_edge=False)
     table.add_column("arm\nshare", overflow="fold")
@@ -190,8 +176,8 @@ def _print(found: Results) -> None:
             cell(arm.name).append(f"\n{arm.share:.0%}"),
             f"{arm.units:,}\n{arm.exposures:,}",
             f"{arm.pending:,}\n{arm.immature:,}",
-            _mean(arm.success, ".1%"),
-            _mean(arm.pnl, ",.2f"),
+            mean(arm.success, ".1%"),
+            mean(arm.pnl, ",.2f"),
         )
     out.print(table)
     control = visible(found.arms[0].name)
@@ -204,7 +190,8 @@ def _print(found: Results) -> None:
     typer.echo(visible(found.verdict.text))
 
 
-def _mean(told: Mean, form: str) -> str:
+def mean(told: Mean | WeightedMean, form: str) -> str:
+    """A mean, and its interval under it."""
     if told.mean is None:
         return "-"
     if told.lower is None:
@@ -214,7 +201,7 @@ def _mean(told: Mean, form: str) -> str:
 
 def _weighted(told: Weighted) -> str:
     means = (("success rate", told.success, ".1%"), ("mean P&L", told.pnl, ",.2f"))
-    said = [f"{name} {_estimate(mean, form)}" for name, mean, form in means if mean.mean is not None]
+    said = [f"{name} {_estimate(each, form)}" for name, each, form in means if each.mean is not None]
     if told.left_out:
         said.append(f"left out are {told.left_out:,} decisions without a propensity")
     return "; ".join(said)

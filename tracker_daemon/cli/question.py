@@ -68,6 +68,16 @@ def answer(settings: Settings, question: Callable[[Connection], Awaitable[T]]) -
     return asyncio.run(ask())
 
 
+def act(settings: Settings, deed: Callable[[Connection], Awaitable[T]]) -> T:
+    """Change something in the database that the daemon writes to."""
+
+    async def run() -> T:
+        async with connected(settings.postgres.dsn.get_secret_value(), statement_cache=False) as connection:
+            return await deed(connection)
+
+    return asyncio.run(run())
+
+
 def window(maturity: timedelta | None, settings: Settings) -> timedelta:
     """The maturity window that was asked for, or that of the settings."""
     return timedelta(seconds=settings.query.maturity_seconds) if maturity is None else maturity

@@ -58,7 +58,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
     embeds = settings.embedding.provider != "none"
     held = settings.postgres.writers + BESIDE_WRITERS + prunes + embeds
     if settings.query.enabled and settings.query.dsn is None:
-        held += settings.query.connections
+        held += settings.query.connections + 1  # for choices
     if settings.postgres.statement_cache:
         await check_statements(dsn)
     async with connected(dsn, statement_cache=settings.postgres.statement_cache) as connection:

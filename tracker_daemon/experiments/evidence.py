@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from tracker_daemon.experiments.estimate import NONE, Sums
-from tracker_daemon.queries import Filter, Selection
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncpg import Record
 
-    from tracker_daemon.experiments.experiment import Experiment, Metric
+    from tracker_daemon.experiments.experiment import Metric
     from tracker_daemon.postgres import Connection
+    from tracker_daemon.queries import Selection
 
 UNIT: Final = "experiment_unit"
 """Where a decision's `extra` says which unit it was made for; without it a decision is a unit of its own."""
@@ -28,9 +28,9 @@ Unit = tuple[float, int]
 
 _UNITS: Final = """
 WITH exposed AS (
-    SELECT variant, COALESCE(extra ->> '{unit}', id::text) AS unit, ({mature}) AS mature,
-           outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, pnl, created_at,
-           propensity, 1 / NULLIF(propensity, 0) AS weight
+    SELECT {arm} AS variant, COALESCE(extra ->> '{unit}', id::text) AS unit, ({mature}) AS mature,
+           outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, {pnl} AS pnl,
+           created_at, propensity, 1 / NULLIF(propensity, 0) AS weight
     FROM {source} WHERE {condition}
 ), units AS (
     SELECT variant, unit, min(created_at) AS first, count(*) AS exposures,
@@ -117,23 +117,30 @@ NOTHING: Final = Evidence(
 
 
 class Look:
-    """One look at an experiment, now or as it was at a time.
+    """One look at decisions, arm by arm: `arm` and `pnl` are what says these of one, in SQL.
 
     Decisions younger than `maturity` show in `immature` alone, for those that resolve early are not like the
     others.
     """
 
     def __init__(
-        self, connection: Connection, experiment: Experiment, maturity: timedelta, as_of: datetime | None
+        self,
+        connection: Connection,
+        chosen: Selection,
+        maturity: timedelta,
+        *,
+        arm: str = "variant",
+        pnl: str = "pnl",
     ) -> None:
         """Keep what to ask about; ask inside `reading`."""
         self._connection = connection
-        chosen = Selection(Filter(experiment=experiment.definition.name, as_of=as_of))
         self._parts = {
             "source": chosen.source,
             "condition": chosen.condition,
             "mature": chosen.mature(maturity),
             "unit": UNIT,
+            "arm": arm,
+            "pnl": pnl,
         }
         self._values = chosen.values
 

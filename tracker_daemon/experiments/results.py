@@ -14,6 +14,7 @@ from tracker_daemon.experiments.evidence import NOTHING, Look
 from tracker_daemon.experiments.experiment import METRICS, RISK, Metric
 from tracker_daemon.experiments.shares import mismatch
 from tracker_daemon.experiments.verdict import Verdict, verdict
+from tracker_daemon.queries import Filter, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,7 +130,7 @@ async def experiment_results(
 ) -> Results:
     """Return what is known of an experiment now, or was at a time; ask inside `reading`, with scipy there."""
     definition = experiment.definition
-    look = Look(connection, experiment, maturity, as_of)
+    look = Look(connection, Selection(Filter(experiment=definition.name, as_of=as_of)), maturity)
     found, units = await look.evidence(), await look.priced()
     known = [found.pop(arm.name, NOTHING) for arm in definition.arms]
     moment: datetime = as_of or await connection.fetchval("SELECT now()")
@@ -195,15 +196,16 @@ def _of_arm(arm: Arm, evidence: Evidence, success: Difference | None, pnl: Diffe
         exposures=evidence.exposures,
         immature=evidence.immature,
         pending=evidence.pending,
-        success=_mean(evidence.success, "success"),
-        pnl=_mean(evidence.pnl, "pnl"),
-        weighted=_weighted(evidence) if evidence.adaptive else None,
+        success=plain(evidence.success, "success"),
+        pnl=plain(evidence.pnl, "pnl"),
+        weighted=weighted(evidence) if evidence.adaptive else None,
         success_difference=success,
         pnl_difference=pnl,
     )
 
 
-def _mean(sums: Sums, metric: Metric) -> Mean:
+def plain(sums: Sums, metric: Metric) -> Mean:
+    """Return a mean in which all decisions count alike; asks for scipy."""
     lower, upper = interval(sums, metric, RISK) or (None, None)
     return Mean(
         units=sums.units,
@@ -214,16 +216,16 @@ def _mean(sums: Sums, metric: Metric) -> Mean:
     )
 
 
-def _weighted(evidence: Evidence) -> Weighted:
+def weighted(evidence: Evidence) -> Weighted:
+    """Return what an arm shows by inverse propensity; asks for scipy."""
     return Weighted(
-        success=weighted_mean(evidence.weighted_success, "success"),
-        pnl=weighted_mean(evidence.weighted_pnl, "pnl"),
+        success=_weighted_mean(evidence.weighted_success, "success"),
+        pnl=_weighted_mean(evidence.weighted_pnl, "pnl"),
         left_out=evidence.unweighted,
     )
 
 
-def weighted_mean(sums: Sums, metric: Metric) -> WeightedMean:
-    """The mean of sums whose sizes are weights."""
+def _weighted_mean(sums: Sums, metric: Metric) -> WeightedMean:
     lower, upper = interval(sums, metric, RISK) or (None, None)
     return WeightedMean(
         units=sums.units,

@@ -5,6 +5,7 @@ from tracker_daemon.selection.events import Event, events
 from tracker_daemon.selection.guardrail import Ruling
 from tracker_daemon.selection.policy import Policy
 from tracker_daemon.selection.register import pin, policies, set_policy, switch_off, switch_on, unpin
+from tracker_daemon.selection.results import OfModel, SelectionResults, selection_results
 from tracker_daemon.selection.snapshot import Snapshot, select_model
 from tracker_daemon.selection.standing import Standing
 
@@ -12,8 +13,10 @@ __all__ = [
     "Candidate",
     "Choice",
     "Event",
+    "OfModel",
     "Policy",
     "Ruling",
+    "SelectionResults",
     "Snapshot",
     "Standing",
     "Why",
@@ -21,6 +24,7 @@ __all__ = [
     "pin",
     "policies",
     "select_model",
+    "selection_results",
     "set_policy",
     "switch_off",
     "switch_on",
