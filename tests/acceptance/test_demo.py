@@ -53,3 +53,21 @@ async def test_a_publisher_has_nothing_to_keep_running(data_dir: Path) -> None:
         demo = await tracker("demo", "--nats-url", url, *more, settings={})
         assert demo.code == 2
         assert "--nats-url starts nothing" in demo.err
+
+
+async def test_the_better_of_two_rules_comes_to_decide(data_dir: Path) -> None:
+    """A small part of the market, whose verdict is open; which rule got how much is in the decisions."""
+    asked = ("--experiment", "--limit", "150", "--data-dir", data_dir)
+    demo = await tracker("demo", *asked, settings={"COLUMNS": "80", "HOME": str(data_dir)}, seconds=300)
+    assert demo.code == 0, demo.err
+    verdicts = ("Leader: ", "No difference yet ", "Harmful: ", "Broken: ", "Not enough evidence: ")
+    assert any(line.startswith(verdicts) for line in demo.out.splitlines())
+    rows = [line.split() for line in demo.out.splitlines() if " rules/" in line]
+    told: dict[str, int] = {}
+    for by, model, decisions, *_ in rows:
+        assert model in {"rules/rsi-14", "rules/macd-12-26-9"}
+        told[by] = told.get(by, 0) + int(decisions)
+    assert sum(told.values()) == 150
+    assert told["experiment"] <= 100
+    assert told["selection"] <= 50
+    assert "The daemon has drained and left with exit code 0." in demo.out

@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tracker_daemon.cli import trial
 from tracker_daemon.cli.options import DataDir
 from tracker_daemon.demo import market, report
 from tracker_daemon.demo.payloads import FLAWS, OUTCOME_RULE
@@ -59,6 +60,12 @@ def demo(
     rate: Annotated[float, typer.Option(min=1, help="Messages a second.")] = DEFAULT_RATE,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the latest so many decisions.")] = None,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Stay up until Ctrl-C.")] = False,
+    experiment: Annotated[
+        bool,
+        typer.Option(
+            "--experiment", help="Compare two rules instead, and let the better one decide (extra learn)."
+        ),
+    ] = False,
     data_dir: DataDir = None,
     nats_url: Annotated[
         str | None,
@@ -66,15 +73,18 @@ def demo(
     ] = None,
 ) -> None:
     """Replay thirteen years of five stocks through the real pipeline, on servers it brings along."""
-    if nats_url is not None and (keep_running or data_dir):
-        raise typer.BadParameter("--nats-url starts nothing: leave out --keep-running and --data-dir")
+    if nats_url is not None and (keep_running or data_dir or experiment):
+        raise typer.BadParameter(
+            "--nats-url starts nothing: leave out --keep-running, --data-dir and --experiment"
+        )
     for number in STOPS:
         signal.signal(number, signal.default_int_handler)
     try:
         if nats_url is not None:
             _publish(nats_url, _script(limit), rate)
         else:
-            _play(data_dir or default_data_dir() / "demo", rate, limit, keep_running=keep_running)
+            folder = data_dir or default_data_dir() / "demo"
+            _play(folder, None if experiment else rate, limit, keep_running=keep_running)
     except KeyboardInterrupt:
         console.print("Stopped.")
 
@@ -83,13 +93,18 @@ def _script(limit: int | None) -> Script:
     return Script(market.load(datetime.now(UTC)), limit)
 
 
-def _play(folder: Path, rate: float, limit: int | None, *, keep_running: bool) -> None:
+def _play(folder: Path, rate: float | None, limit: int | None, *, keep_running: bool) -> None:
+    """Replay at a rate, or, without one, the experiment."""
     console.print(f"Starting nats-server and PostgreSQL in {folder} …")
     with EmbeddedServers(folder) as servers, _daemon(servers) as (process, http):
-        script = _script(limit)
         asyncio.run(_ready(process, http, servers.data_dir / "daemon.log"))
-        console.print(f"The daemon is ready: {http}/readyz. Replaying {script.decisions:,} decisions …")
-        asyncio.run(_Run(servers, process, script).play(rate))
+        console.print(f"The daemon is ready: {http}/readyz.")
+        if rate is None:
+            asyncio.run(trial.run(servers, limit))
+        else:
+            script = _script(limit)
+            console.print(f"Replaying {script.decisions:,} decisions …")
+            asyncio.run(_Run(servers, process, script).play(rate))
         _print_next_steps(servers, http, keep_running=keep_running)
         if keep_running:
             process.wait()
