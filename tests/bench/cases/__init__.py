@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tests.bench.cases import (
+    choices,
     drain,
     embedding,
     growth,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tests.bench.bench import Bench, Result
 
 CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
+    "choices": choices.run,
     "drain": drain.run,
     "embedding": embedding.run,
     "growth": growth.run,
