@@ -72,6 +72,11 @@ def _id(number: int) -> str:
         (("stop", "nobody"), 1, "there is no experiment nobody"),
         (("assign", "nobody", "unit"), 1, "there is no experiment nobody"),
         (("create", "x", *ARMS[:2], "--minimum-effect", "1"), 1, "compares 2 to 20 arms; x has 1"),
+        (
+            ("create", "x", *ARMS[:2], "--arm", "name=b,share=0.6", "--minimum-effect", "1"),
+            1,
+            "the shares of x add up to 1.1, and must add up to 1",
+        ),
         (("create", "x", *ARMS, "--minimum-effect", "2"), 1, "more than 0, and less than 1, not 2"),
         (
             ("create", "x", *ARMS, "--minimum-effect", "1", "--metric", "luck"),
@@ -94,6 +99,25 @@ async def test_what_cannot_be_is_said(
     assert ended.code == code
     assert said in " ".join(ended.err.replace("│", " ").split())
     assert "Traceback" not in ended.err
+
+
+async def test_without_outcomes_and_without_pnl_there_is_a_verdict_in_words(
+    asked: dict[str, str], dsn: str
+) -> None:
+    await tracker(*CREATE, "--metric", "pnl", settings=asked)
+    shown = await tracker("experiment", "results", "prompts", settings=asked)
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.splitlines()[-1].startswith("Not enough evidence: to compare an arm with old, 30 units")
+    store = Store(dsn)
+    for number in range(80):
+        variant = "new" if number % 2 else "old"
+        payload = decision(id=_id(number), experiment="prompts", variant=variant)
+        pnl = "2.5" if variant == "old" else None
+        await store.write(deliver(payload, outcome(payload["id"], "SUCCESS", pnl=pnl)))
+    await store.close()
+    shown = await tracker("experiment", "results", "prompts", settings=asked)
+    assert (shown.code, shown.err) == (0, "")
+    assert "must tell of pnl" in shown.out.splitlines()[-1]
 
 
 async def test_an_experiment_does_not_change_in_mid_flight(asked: dict[str, str]) -> None:

@@ -9,12 +9,15 @@ import pytest
 
 from tests.acceptance.command import tracker
 from tests.factory import decision, deliver, outcome
+from tests.integration.test_choices import bench
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.acceptance.command import Ended
+    import asyncpg
+
+    from tests.acceptance.command import Finished
 
 WHOM = ("momentum", "signal")
 CANDIDATES = ("--candidate", "gpt-x", "--candidate", "gpt-y", "--default", "gpt-x")
@@ -46,7 +49,7 @@ async def fill(dsn: str) -> None:
 
 
 async def test_a_selection_from_beginning_to_end(asked: dict[str, str], dsn: str) -> None:
-    async def select(*arguments: str) -> Ended:
+    async def select(*arguments: str) -> Finished:
         ended = await tracker("select", *arguments, settings=asked)
         assert (ended.code, ended.err) == (0, "")
         return ended
@@ -89,6 +92,22 @@ async def test_a_selection_from_beginning_to_end(asked: dict[str, str], dsn: str
     switches = ["switched_on", "switched_off"]
     assert kinds == ["unpinned", *switches, *switches, "pinned", "defined"]
     assert len(orjson.loads((await select("events", "--limit", "2", "--json")).out)) == 2
+
+
+async def test_all_benched_and_no_outcome_are_said(asked: dict[str, str], sql: asyncpg.Connection) -> None:
+    await tracker("select", "set", *WHOM, *CANDIDATES, settings=asked)
+    shown = (await tracker("select", "show", settings=asked)).out
+    assert [line.split()[:4] for line in shown.splitlines()[-4::2]] == [
+        ["gpt-x", "50.0%", "50.0%", "50.0%"],
+        ["gpt-y", "50.0%", "50.0%", "50.0%"],
+    ]
+    results = await tracker("select", "results", *WHOM, settings=asked)
+    assert (results.code, results.err) == (0, "")
+    await bench(sql, "gpt-x", "gpt-y")
+    chosen = orjson.loads((await tracker("select", "choose", *WHOM, "7", settings=asked)).out)
+    assert (chosen["model"], chosen["why"], chosen["benched"]) == ("gpt-x", "all_benched", ["gpt-x", "gpt-y"])
+    [told] = orjson.loads((await tracker("select", "show", "--json", settings=asked)).out)
+    assert [each["benched_since"] is not None for each in told["candidates"]] == [True, True]
 
 
 async def test_the_models_are_compared_by_inverse_propensity(asked: dict[str, str], dsn: str) -> None:

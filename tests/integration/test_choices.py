@@ -18,6 +18,8 @@ from tracker_daemon.choices import Assign, Select, known, memory
 from tracker_daemon.experiments import assign, begin, stop
 from tracker_daemon.queries import reading
 from tracker_daemon.selection import Policy, pin, select_model, set_policy, switch_off, switch_on, unpin
+from tracker_daemon.selection.events import Change, keep
+from tracker_daemon.selection.standing import standings
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
@@ -111,6 +113,29 @@ async def test_switch_and_pin_take_effect(agent: Agent, sql: asyncpg.Connection)
     await switch_on(sql)
     await unpin(sql, **WHOM)
     await now("policy", None)
+
+
+async def test_where_all_are_benched_the_default_decides_and_that_is_said(
+    agent: Agent, sql: asyncpg.Connection
+) -> None:
+    await bench(sql, *POLICY.candidates)
+
+    async def benched() -> bool:
+        told = await model(agent)
+        return (told["model"], told["why"], set(told["benched"])) == (
+            "gpt-y",
+            "all_benched",
+            set(POLICY.candidates),
+        )
+
+    await until(benched)
+
+
+async def bench(sql: asyncpg.Connection, *models: str) -> None:
+    """Have the daemon's ruling about each."""
+    changes = [Change(**WHOM, kind="benched", model=name, reason="too low") for name in models]
+    async with sql.transaction():
+        await keep(sql, changes, (await standings(sql)).numbers)
 
 
 @pytest.mark.parametrize(

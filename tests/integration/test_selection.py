@@ -31,7 +31,6 @@ from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.selection import (
     Choice,
     Policy,
-    Referee,
     Snapshot,
     Standing,
     events,
@@ -46,7 +45,7 @@ from tracker_daemon.selection import (
 from tracker_daemon.selection.events import Overtaken, keep
 from tracker_daemon.selection.evidence import HALF_LIVES, Evidence, gather
 from tracker_daemon.selection.guardrail import rulings
-from tracker_daemon.selection.referee import rule
+from tracker_daemon.selection.referee import Referee, rule
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
