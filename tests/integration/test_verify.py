@@ -287,6 +287,16 @@ async def test_what_is_published_during_the_run_is_left_to_the_next_one(site: Si
     assert read == [1, 2]
 
 
+async def test_the_reader_of_a_stream_of_its_own_asks_for_no_filter(site: Site) -> None:
+    """Two filters make nats-server 2.10 read a whole block of old messages for each one of them."""
+    client = await nats.connect(site.nats.servers[0])
+    async with open_reading(client, site.nats):
+        consumers = await site.js.consumers_info(site.nats.stream)
+    await client.close()
+    [reader] = [each for each in consumers if each.name != site.nats.durable]
+    assert reader.config.filter_subjects is None
+
+
 async def prune(sql: asyncpg.Connection) -> None:
     """Delete decisions of more than 30 days, with their outcomes, behind a horizon."""
     await sql.execute("UPDATE tracker_retention SET horizon = now() - interval '30 days'")

@@ -16,7 +16,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from tracker_daemon.consumer.position import message_at, parse_reply
 from tracker_daemon.consumer.pull import MAX_HEADER_BYTES
-from tracker_daemon.consumer.stream import alone, subjects
+from tracker_daemon.consumer.stream import alone, filters
 from tracker_daemon.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ async def open_reading(
         deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
         opt_start_time=since,
         ack_policy=AckPolicy.NONE,
-        filter_subjects=subjects(settings),
+        filter_subjects=filters(stream, settings),
         inactive_threshold=IDLE_SECONDS,
         mem_storage=True,
         num_replicas=1,
