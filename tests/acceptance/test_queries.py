@@ -523,33 +523,29 @@ async def test_a_cursor_of_another_list_is_refused(asked: dict[str, str], record
 
 
 ODD = {
-    "pnl = 'NaN'": 0,
-    "confidence = 'NaN'": 0,
-    "created_at = 'infinity'": 0,
-    "created_at = '-infinity'": 0,
-    "created_at = '20000-01-01Z'": 1,
-    "created_at = '0044-03-15Z BC'": 1,
+    "pnl = 'NaN'": "NaN",
+    "confidence = 'NaN'": "NaN",
+    "created_at = 'infinity'": "9999-12-31",
+    "created_at = '-infinity'": "1-01-01",
+    "created_at = '20000-01-01Z'": "9999-12-31",
+    "created_at = '0044-03-15Z BC'": "1-01-01",
 }
 
 
 @pytest.mark.parametrize("odd", ODD)
-async def test_what_python_has_not_is_shown_or_named(
+async def test_what_python_has_not_is_shown(
     odd: str, asked: dict[str, str], record: asyncpg.Connection
 ) -> None:
-    """An adopted table may hold it; the other decisions can be asked for."""
+    """An adopted table may hold it: a time beyond the years 1 to 9999 is told as the end of these."""
     [id_] = await record.fetchrow(
         f"UPDATE llm_decisions SET {odd} WHERE id = (SELECT min(id::text)::uuid FROM llm_decisions"
         " WHERE outcome = 'SUCCESS') RETURNING id"
     )
     east = {**asked, "TZ": "Asia/Tokyo"}
     for question in (("recent", "--all"), ("recent", "--all", "--csv"), ("show", str(id_)), ("export",)):
-        ended = await tracker(*question, settings=east)
-        if ODD[odd]:
-            assert ended.code == 1
-            assert ended.err.startswith("tracker-daemon: a decision here has a time before the year 1")
-        else:
-            assert (ended.code, ended.err) == (0, "")
-            assert str(id_) in ended.out
+        text = await ask(east, *question)
+        assert str(id_) in text
+        assert ODD[odd] in text
     await ask(east, "stats")
     await ask(east, "stats", "--group-by", "day")
     bounds = ("--since", "2020-01-01", "--until", "2029-01-01")

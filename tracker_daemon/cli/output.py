@@ -36,7 +36,7 @@ def cell(value: Any, style: str = "") -> Text:
     if value is None:
         return Text("-", "dim")
     if isinstance(value, datetime):
-        value = f"{_utc(value):%Y-%m-%d %H:%M:%S} UTC"
+        value = f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return Text(visible(str(value)), style, overflow="fold")
 
 
@@ -97,14 +97,9 @@ def _plain(value: Any) -> Any:
         case Decimal():
             return f"{value:f}"
         case datetime():
-            return _utc(value).isoformat()
+            return value.astimezone(UTC).isoformat()
         case dict():
             return as_json(value).decode()
         case bool():
             return str(value).lower()
     return value
-
-
-def _utc(moment: datetime) -> datetime:
-    # asyncpg's infinite ones have no offset, and beyond them there is no other time zone.
-    return moment.astimezone(UTC) if moment.tzinfo else moment

@@ -145,6 +145,17 @@ def _check_unicode(payload: bytes) -> None:
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
+def stored_object(text: str | None) -> dict[str, Any] | None:
+    """The object in a JSONB column; None for what no message can have put there, but an adopted table has."""
+    data = (text or "null").encode()
+    try:
+        check_depth(data)
+        found = msgspec.json.decode(data)
+    except (InvalidPayload, msgspec.DecodeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def check_depth(payload: bytes) -> None:
     """Refuse a payload that is nested deeper than `MAX_DEPTH` levels."""
     if payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:

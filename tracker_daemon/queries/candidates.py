@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from tracker_daemon.postgres import schema_of_vector
 from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection
+from tracker_daemon.queries.times import bounded
 from tracker_daemon.situations.asking import Asking, askings
 from tracker_daemon.situations.axes import Axes, Axis
 from tracker_daemon.situations.tree import Tree, reach
@@ -59,7 +60,8 @@ WHERE scales -> path IS NOT NULL
 """
 # Most places have all that is asked: for the others, what they lack is taken back.
 _NEAREST: Final = """
-SELECT decision_id, created_at, CASE WHEN complete THEN far ELSE (far - ({lacking})) / shared END AS distance
+SELECT decision_id, {made_at} AS created_at,
+       CASE WHEN complete THEN far ELSE (far - ({lacking})) / shared END AS distance
 FROM (
     SELECT decision_id, created_at, present, present & {bits:d} = {bits:d} AS complete,
            CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost}) END AS shared,
@@ -72,7 +74,7 @@ FROM (
     OFFSET 0
 ) placed
 WHERE shared >= {least}
-ORDER BY distance, created_at DESC LIMIT {most:d}
+ORDER BY distance, placed.created_at DESC LIMIT {most:d}
 """
 # By the primary key: the planner would look all of a symbol up, too.
 _PASSING: Final = """
@@ -220,6 +222,7 @@ class _Places:
             bits=asked.bits,
             lacking=lacking,
             lost=lost,
+            made_at=bounded("created_at"),
             least=repr(max(asked.min_shared - _LEAST, _LEAST)),
             condition=condition,
             slopes=chosen.parameter(asked.slopes(look.axes)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
@@ -12,10 +11,14 @@ import msgspec
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.messages.payload import stored_object
 from tracker_daemon.queries.filter import Filter, Selection, Time
 from tracker_daemon.queries.page import Page, Place, check_limit, place, question
+from tracker_daemon.queries.times import bounded
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tracker_daemon.postgres import Connection
 
 TEXT_CHARS: Final = 4000
@@ -28,16 +31,18 @@ OBJECT_CHARS: Final = 8000
 """Characters of JSON up to which a list has a context, or what was unknown; `decision` has it anyway."""
 
 _COLUMNS: Final = """
-id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, outcome_at, confidence,
-tokens_used, latency_ms, cost_usd, experiment, variant, propensity, embedding_model, created_at, ingested_at
+id, session_id, agent_name, decision_type, symbol, model, action, outcome, pnl, confidence, tokens_used,
+latency_ms, cost_usd, experiment, variant, propensity, embedding_model
 """
-_STORED: Final = f"{_COLUMNS}, context, extra, prompt, response"
+_TIMES: Final = ("outcome_at", "created_at", "ingested_at")
+_TOLD: Final = f"{_COLUMNS}, {', '.join(f'{bounded(name)} AS {name}' for name in _TIMES)}"
+_STORED: Final = f"{_COLUMNS}, {', '.join(_TIMES)}, context, extra, prompt, response"
 # In the table an object takes some four bytes at most for each character of its JSON (a one-digit number
 # twelve, for three): one that takes eight is too large, and need not be read to tell.
 _TOO_LARGE: Final = f"""CASE WHEN pg_column_size({{0}}) > 8 * {OBJECT_CHARS} THEN true
     ELSE char_length({{0}}::text) > {OBJECT_CHARS} END"""
 SHOWN: Final = f"""
-{_COLUMNS}, left(prompt, {TEXT_CHARS}) AS prompt, left(response, {TEXT_CHARS}) AS response,
+{_TOLD}, left(prompt, {TEXT_CHARS}) AS prompt, left(response, {TEXT_CHARS}) AS response,
 CASE WHEN NOT ({_TOO_LARGE.format("context")}) THEN context END AS context,
 CASE WHEN NOT ({_TOO_LARGE.format("extra")}) THEN extra END AS extra,
 char_length(left(prompt, {TEXT_CHARS} + 1)) > {TEXT_CHARS}
@@ -48,20 +53,22 @@ char_length(left(prompt, {TEXT_CHARS} + 1)) > {TEXT_CHARS}
 # Texts are read of the rows of the page alone: where there is something to sort, what SELECT asks for is read
 # of every row first.
 _LIST: Final = f"""
-SELECT {SHOWN}, key
+SELECT {SHOWN}, key::text
 FROM (
     SELECT {_STORED}, {{key}} AS key FROM {{source}} WHERE {{condition}} AND {{beyond}}
     ORDER BY key {{direction}}, id {{direction}} LIMIT {{limit:d}}
 ) AS page
-ORDER BY key {{direction}}, id {{direction}}
+ORDER BY page.key {{direction}}, id {{direction}}
 """
 _ONE: Final = f"""
-SELECT {_STORED}, false AS cut, prompt_embedding::text AS prompt_embedding
+SELECT {_TOLD}, context, extra, prompt, response, false AS cut, prompt_embedding::text AS prompt_embedding
 FROM {{source}} WHERE {{condition}} AND id = {{id}}
 """
 _EVENT: Final = "event_id, outcome, pnl, observed_at, received_at, source, note, extra, stream_sequence"
 _LEDGER: Final = f"""
-SELECT {_EVENT}, total FROM (
+SELECT event_id, outcome, pnl, {bounded("observed_at")} AS observed_at,
+       {bounded("received_at")} AS received_at, source, note, extra, stream_sequence, total
+FROM (
     SELECT *, count(*) OVER () AS total, row_number() OVER latest AS number,
            sum(COALESCE(octet_length(note), 0) + COALESCE(octet_length(extra::text), 0)) OVER latest AS bytes
     FROM (
@@ -81,7 +88,8 @@ ORDER BY at, sequence
 class Told(Struct, frozen=True, kw_only=True):
     """A decision as the record tells it; field names are the columns of `llm_decisions`.
 
-    `cut`: prompt or response are longer than what is here, or context or extra too large to be here at all.
+    Times are from the year 1 to 9999, a decision's that is beyond at that end. `cut`: prompt or response are
+    longer than what is here, or context or extra are too large to be here at all, or what no message may say.
     """
 
     id: UUID
@@ -138,18 +146,22 @@ class Whole(Struct, frozen=True, kw_only=True):
 
 
 class _Order(Struct, frozen=True):
-    """Which decisions a list has, and in which order: `sign` says what follows a row."""
+    """Which decisions a list has, and in which order: `sign` says what follows a row.
+
+    A key travels as text: there are times that Python has not.
+    """
 
     name: str
     key: str
+    column_type: str
     kind: type
     sign: Literal["<", ">"]
     outcome: Literal["SUCCESS", "FAILURE"] | None = None
 
 
-_LATEST: Final = _Order("recent", "created_at", datetime, "<")
-_BEST: Final = _Order("successful", "COALESCE(pnl, 0)", Decimal, "<", "SUCCESS")
-_WORST: Final = _Order("failed", "COALESCE(pnl, 0)", Decimal, ">", "FAILURE")
+_LATEST: Final = _Order("recent", "created_at", "timestamptz", str, "<")
+_BEST: Final = _Order("successful", "COALESCE(pnl, 0)", "numeric", Decimal, "<", "SUCCESS")
+_WORST: Final = _Order("failed", "COALESCE(pnl, 0)", "numeric", Decimal, ">", "FAILURE")
 
 
 async def recent_decisions(
@@ -187,18 +199,16 @@ async def decision(connection: Connection, id_: UUID, as_of: datetime | None = N
     return Whole(
         decision=told(values),
         prompt_embedding=embedding and tuple(msgspec.json.decode(embedding, type=list[float])),
-        outcomes=tuple(Event(**_decoded(event, "extra")) for event in events),
+        outcomes=tuple(Event(**event | {"extra": stored_object(event["extra"])}) for event in events),
         complete=totals == {len(events)},
     )
 
 
 def told(values: dict[str, Any]) -> Told:
     """The decision that a row of `SHOWN` tells."""
-    return Told(**_decoded(values, "context", "extra"))
-
-
-def _decoded(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    return values | {name: values[name] and msgspec.json.decode(values[name]) for name in names}
+    objects = {name: stored_object(values[name]) for name in ("context", "extra")}
+    left_out = any(objects[name] is None and values[name] not in {None, "null"} for name in objects)
+    return Told(**values | objects | {"cut": values["cut"] or left_out})
 
 
 async def _page(
@@ -213,8 +223,8 @@ async def _page(
     chosen = Selection(wanted)
     beyond = f"{order.key} IS NOT NULL"
     if last := place(cursor, asked, tuple[order.kind, UUID]):  # type: ignore[name-defined]
-        key, id_ = map(chosen.parameter, last)
-        beyond = f"({order.key}, id) {order.sign} ({key}, {id_})"
+        key, id_ = map(chosen.parameter, map(str, last))
+        beyond = f"({order.key}, id) {order.sign} ({key}::text::{order.column_type}, {id_}::text::uuid)"
     rows = await connection.fetch(
         _LIST.format(
             source=chosen.source,

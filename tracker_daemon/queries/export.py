@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tracker_daemon.queries.decisions import Event
 from tracker_daemon.queries.filter import Filter, Selection
 from tracker_daemon.queries.reading import reading
+from tracker_daemon.queries.times import bounded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,12 +27,19 @@ COLUMNS: Final = (
 )
 """What is exported: the columns of `llm_decisions` but those by which the daemon keeps its books."""
 
+
+def _value(column: str) -> str:
+    if column == "prompt_embedding":
+        return f"{column}::text"
+    return bounded(column) if column.endswith("_at") else column
+
+
 _EXPORT: Final = f"""
-SELECT {", ".join(f"{c}::text" if c == "prompt_embedding" else c for c in COLUMNS)} {{ledger}}
-FROM {{source}} WHERE {{condition}} ORDER BY created_at, id
+SELECT {", ".join(f"{_value(column)} AS {column}" for column in COLUMNS)} {{ledger}}
+FROM {{source}} WHERE {{condition}} ORDER BY llm_decisions.created_at, id
 """
 _LEDGER: Final = f""", ARRAY(
-    SELECT ROW({", ".join(Event.__struct_fields__)}) FROM llm_outcomes
+    SELECT ROW({", ".join(map(_value, Event.__struct_fields__))}) FROM llm_outcomes
     WHERE decision_id = llm_decisions.id AND received_at <= COALESCE({{as_of}}, 'infinity'::timestamptz)
     ORDER BY LEAST(observed_at, received_at),
              COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint)

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 10.0
 
-# Planned for the values at hand: a plan for any agent and any time would be good for none.
+# Planned for the values at hand: a plan for any agent and any time would be good for none. A time in a cursor
+# is text, which another session reads.
 _LIMITS: Final = """
-SET LOCAL statement_timeout = {milliseconds:d}; SET LOCAL plan_cache_mode = force_custom_plan
+SET LOCAL statement_timeout = {milliseconds:d}; SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL datestyle = 'ISO'
 """
 
 
@@ -27,8 +29,7 @@ SET LOCAL statement_timeout = {milliseconds:d}; SET LOCAL plan_cache_mode = forc
 async def reading(connection: Connection, seconds: float = TIMEOUT_SECONDS) -> AsyncIterator[None]:
     """Let a block ask in one snapshot; a statement that takes longer than `seconds` is ended by the server.
 
-    Raises `InvalidQuestion` for values that the database refuses, and for times that Python has not, else as
-    `translated`.
+    Raises `InvalidQuestion` for values that the database refuses, else as `translated`.
     """
     try:
         with translated():
@@ -37,10 +38,6 @@ async def reading(connection: Connection, seconds: float = TIMEOUT_SECONDS) -> A
                 yield
     except Rejected as error:
         raise InvalidQuestion(f"the database cannot look for that: {error}") from error
-    except OverflowError as error:  # of an adopted table, or one that others write to
-        raise InvalidQuestion(
-            "a decision here has a time before the year 1, or after 9999: leave it out with since and until"
-        ) from error
     except Unavailable as error:
         if isinstance(error.__cause__, asyncpg.QueryCanceledError):
             raise InvalidQuestion(

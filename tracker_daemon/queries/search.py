@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.decisions import SHOWN, Told, told
 from tracker_daemon.queries.filter import Filter, Selection
 from tracker_daemon.queries.page import Page, Place, check_limit, place, question
+from tracker_daemon.queries.times import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,7 @@ SELECT created_at, id FROM {source} WHERE {among} AND {condition} AND {beyond}
 ORDER BY created_at DESC, id DESC
 """
 _END: Final = f"{_LOOKED_AT} OFFSET {{many:d}} - 1 LIMIT 1"
+_LAST: Final = f"SELECT created_at::text AS key, id FROM ({_END}) AS last"
 # In a snapshot a decision is in the queue or in the index. Ids come as arrays, which are looked up by the
 # primary key whatever is guessed about them. Because of its limit what is looked at is in order before any
 # document is read, and no more of them are than it takes. Of the queue nothing is shown that lies behind it.
@@ -59,15 +60,17 @@ WITH queued AS MATERIALIZED (
         ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}
     )
 )
-SELECT {SHOWN}, ts_headline('simple', {_TEXT}, {{asked}}, 'StartSel=«, StopSel=», MaxFragments=2') AS snippet
+SELECT {SHOWN}, llm_decisions.created_at::text AS key,
+       ts_headline('simple', {_TEXT}, {{asked}}, 'StartSel=«, StopSel=», MaxFragments=2') AS snippet
 FROM {{source}}
 WHERE id = ANY(ARRAY(SELECT id FROM found ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}))
-ORDER BY created_at DESC, id DESC
+ORDER BY llm_decisions.created_at DESC, id DESC
 """
 # Cover density (Clarke, Cormack, Tudhope, 2000): the nearer the words stand to each other, and the oftener,
 # the better; divided by the logarithm of the length (1), or long texts would win by theirs.
 _RANKED: Final = f"""
-SELECT id, created_at, rank() OVER (ORDER BY ts_rank_cd(document, {{asked}}, 1) DESC) AS place
+SELECT id, {bounded("created_at")} AS created_at,
+       rank() OVER (ORDER BY ts_rank_cd(document, {{asked}}, 1) DESC) AS place
 FROM (
     SELECT id, created_at, (SELECT document FROM llm_text_index WHERE decision_id = id) AS document
     FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at
@@ -129,13 +132,13 @@ async def search(
     asked = question("search", wanted, text)
     chosen = Selection(wanted)
     beyond = "created_at IS NOT NULL"
-    if after := place(cursor, asked, tuple[datetime, UUID]):
+    if after := place(cursor, asked, tuple[str, UUID]):
         time, id_ = map(chosen.parameter, after)
-        beyond = f"(created_at, id) < ({time}, {id_})"
+        beyond = f"(created_at, id) < ({time}::text::timestamptz, {id_})"
     await connection.execute(_BY_INDEX.format(switch="off"))
     common, among = await _among(connection, chosen, words)
     parts = {"source": chosen.source, "among": among, "condition": chosen.condition, "beyond": beyond}
-    ending = _END.format(**parts, many=MANY), *chosen.values
+    ending = _LAST.format(**parts, many=MANY), *chosen.values
     rows = await connection.fetch(
         _SEARCH.format(
             **parts,
@@ -152,9 +155,10 @@ async def search(
     left_out = await _left_out(connection)
     hits = []
     for row in map(dict, rows[:limit]):
+        del row["key"]
         hits.append(Found(snippet=row.pop("snippet"), decision=told(row)))
         await asyncio.sleep(0)  # contexts have to be decoded: messages that arrive meanwhile come first
-    end = Place(asked, [last["created_at"], last["id"]]).cursor() if last else None
+    end = Place(asked, [last["key"], last["id"]]).cursor() if last else None
     return Searched(tuple(hits), end, left_out, MANY if last and len(rows) < limit else None)
 
 

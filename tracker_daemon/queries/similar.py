@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,6 +16,7 @@ from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.queries.candidates import candidates
 from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection, Time
 from tracker_daemon.queries.summary import Summary, situation_summary
+from tracker_daemon.queries.times import bounded
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -29,8 +31,8 @@ TEXT_CHARS: Final = 100
 """Characters of a text among the indicators of a precedent."""
 
 _CANDIDATES: Final = """
-SELECT id, created_at, agent_name, decision_type, symbol, model, action, confidence, outcome, pnl, context,
-       row_number() OVER (ORDER BY created_at DESC, id DESC) AS number
+SELECT id, created_at, {made_at} AS made_at, agent_name, decision_type, symbol, model, action, confidence,
+       outcome, pnl, context, row_number() OVER (ORDER BY created_at DESC, id DESC) AS number
 FROM {source} WHERE {condition} AND context IS NOT NULL AND created_at IS NOT NULL
 ORDER BY created_at DESC, id DESC LIMIT {most:d} + 1
 """
@@ -49,6 +51,9 @@ FROM asked CROSS JOIN LATERAL (
     SELECT jsonb_path_query_first(context, place, '{{}}', true) AS found OFFSET 0
 ) there
 """
+# Of an adopted table: no float can be that number.
+_HELD: Final = f"""CASE WHEN abs(found::numeric) > {sys.float_info.max!r}
+    THEN to_jsonb(sign(found::numeric) * {sys.float_info.max!r}) ELSE found END"""
 _SIMILAR: Final = f"""
 WITH learnt AS MATERIALIZED (
     SELECT learnt_at, scales FROM llm_scales
@@ -86,12 +91,13 @@ SELECT (SELECT count(*) FROM candidates) AS candidates,
        ARRAY(SELECT path FROM given WHERE identifier ORDER BY position) AS identifiers,
        ARRAY(
            SELECT ROW(
-               id, created_at, EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - created_at)::float8,
+               id, made_at, EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - made_at)::float8,
                agent_name, decision_type, symbol, model, action, confidence, outcome, pnl,
                distance::float8, overlap::float8,
                ARRAY(
                    SELECT ROW(path, CASE jsonb_typeof(found)
                                         WHEN 'string' THEN to_jsonb(left(found #>> '{{{{}}}}', {TEXT_CHARS}))
+                                        WHEN 'number' THEN {_HELD}
                                         ELSE found
                                     END, round(apart, 12)::float8)
                    FROM ({_APART}) indicator WHERE apart IS NOT NULL ORDER BY position
@@ -203,7 +209,9 @@ def _candidates(chosen: Selection, indexed: Candidates | None, *, resolved: bool
     if indexed is not None:  # by the primary key: the planner would look all of a symbol up, too
         ids = chosen.parameter(indexed.ids)
         source = f"(SELECT * FROM {source} WHERE id = ANY({ids}::uuid[]) OFFSET 0) AS llm_decisions"
-    return _CANDIDATES.format(source=source, condition=condition, most=CANDIDATES)
+    return _CANDIDATES.format(
+        source=source, made_at=bounded("created_at"), condition=condition, most=CANDIDATES
+    )
 
 
 async def _precedents(situation: Situation, indexed: Candidates | None, row: dict[str, Any]) -> Precedents:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from tracker_daemon import metrics
 from tracker_daemon.backlog import Backlog, Queue, idle
+from tracker_daemon.messages.payload import stored_object
 from tracker_daemon.postgres import schema_of_vector, translated
 from tracker_daemon.situations.axes import Axes, Axis, Values
 from tracker_daemon.situations.tree import Grower, Tree, leaf
@@ -136,7 +137,7 @@ class SituationIndex(Backlog):
                 vector = await schema_of_vector(connection)
         places = []
         for number, row in enumerate(rows):
-            places.append(f"('{row['id']}', {generation.place(_decoded(row['context']))})")
+            places.append(f"('{row['id']}', {generation.place(stored_object(row['context']))})")
             if not number % _TURN:
                 await asyncio.sleep(0)
         enter = _INDEX.format(vector=vector, places=", ".join(places)) if places else ""
@@ -191,7 +192,7 @@ async def learn(connection: Connection) -> bool:
             sample = await connection.fetch(_SOME.format(percent=percent))
     values, contexts = Values(), []
     for number, row in enumerate(sample):
-        if (context := _decoded(row["context"])) is not None:
+        if (context := stored_object(row["context"])) is not None:
             values.add(context)
             contexts.append(context)
         if not number % _TURN:
@@ -212,11 +213,3 @@ async def learn(connection: Connection) -> bool:
                 _KEEP, decisions, msgspec.json.encode(axes.all).decode(), msgspec.json.encode(tree).decode()
             )
     return True
-
-
-def _decoded(context: str | None) -> Any:
-    try:
-        decoded = msgspec.json.decode(context or "null")
-    except (msgspec.DecodeError, RecursionError):  # what no message can hold, but an adopted table
-        return None
-    return decoded if isinstance(decoded, dict) else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from tracker_daemon.chore import Chore
+from tracker_daemon.messages.payload import stored_object
 from tracker_daemon.postgres import translated
 from tracker_daemon.situations.scales import Sample, Scale
 
@@ -92,7 +93,7 @@ async def learn(connection: Connection, until: datetime) -> None:
             while rows := await cursor.fetch(_ROWS):
                 decisions += len(rows)
                 for row in rows:
-                    sample.add(_decoded(row["context"]))
+                    sample.add(stored_object(row["context"]) or {})
     scales: dict[str, Scale] = {}
     for path, scale in sample.scales():
         scales[path] = scale
@@ -101,10 +102,3 @@ async def learn(connection: Connection, until: datetime) -> None:
     with translated():
         async with connection.transaction():
             await connection.execute(_KEEP, until, decisions, kept)
-
-
-def _decoded(context: str | None) -> Any:
-    try:
-        return msgspec.json.decode(context or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        return {}  # what no message can hold, but an adopted table: nothing to learn from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, cast
 from uuid import UUID
@@ -19,6 +18,8 @@ from tracker_daemon.queries.similar import Precedents, similar_decisions
 from tracker_daemon.queries.stats import Stats, decision_stats
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     from tracker_daemon.postgres import Connection
     from tracker_daemon.queries.decisions import Told
     from tracker_daemon.queries.situation import Situation
@@ -128,8 +129,6 @@ async def gather_facts(
 
 def _decided(row: Told, as_of: datetime) -> Decided:
     made = cast("datetime", row.created_at)  # those without a time are in no list
-    if made.tzinfo is None:  # how asyncpg has the infinite times of an adopted table
-        made = made.replace(tzinfo=UTC)
     names = (name for name in Decided.__struct_fields__ if name not in {"created_at", "age_seconds"})
     return Decided(
         created_at=made,
