@@ -6,16 +6,20 @@ import asyncio
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from msgspec import Struct
 from prometheus_client import Gauge
 
 from tracker_daemon.chore import Chore
-from tracker_daemon.postgres import translated
+from tracker_daemon.postgres import Rejected, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
+    from uuid import UUID
 
     from tracker_daemon.postgres import Connection
+
+log = structlog.get_logger(__name__)
 
 MAX_SHARE: Final = 0.25
 """Part of the time that it may work: after a step it rests three times as long."""
@@ -42,13 +46,33 @@ class Queue(Struct, frozen=True):
     """A queue by the name of its chore: the SQL to look into it, and the metric of what waits.
 
     `first`: its first `{limit}` rows, each a `key`, and as `size` how many decisions stand behind it.
-    `count`: how many decisions wait.
+    `decisions`: the ids of these, of the rows with certain `{keys}`. `leave`: takes these rows out.
+    `count`: how many decisions wait. `refused`: what the log calls one that the database never takes.
     """
 
     name: str
     first: str
+    decisions: str
+    leave: str
     count: str
     waiting: Gauge
+    refused: str
+
+
+async def singly(ids: Iterable[UUID], enter: Callable[[UUID], Awaitable[None]], refused: str) -> list[UUID]:
+    """Enter decisions one by one and return those that the database refuses, each named in the log.
+
+    For what it refuses together: one that some constraint or trigger does not let in must not hold up all
+    others for ever.
+    """
+    left = []
+    for id_ in ids:
+        try:
+            await enter(id_)
+        except Rejected as error:
+            log.warning(refused, decision=str(id_), reason=error.safely)
+            left.append(id_)
+    return left
 
 
 class Backlog(Chore):
@@ -67,8 +91,8 @@ class Backlog(Chore):
         """Seconds of the step in which neither this process nor the database had anything to do."""
 
     @abstractmethod
-    async def _move(self, connection: Connection, keys: list[Any]) -> None:
-        """Take these rows out of the queue, to where their decisions belong."""
+    async def _move(self, connection: Connection, ids: str, leave: str) -> None:
+        """Enter decisions where they belong and `leave` the queue; both are SQL, `ids` an array."""
 
     async def _sweep(self, connection: Connection) -> bool:  # noqa: ARG002 - most queues get all there is
         """Do a step of what can wait until the queue is short, under the lease; True: there is more of it."""
@@ -82,7 +106,7 @@ class Backlog(Chore):
         keys, more = await self._queued(connection)
         if keys and await self._lease.take(connection):
             moved_from = clock()
-            await self._move(connection, keys)
+            await self._work_off(connection, keys)
             self._adapt(clock() - moved_from - self._elsewhere, more=more)
         if not more:
             more = await self._sweep(connection)
@@ -106,6 +130,22 @@ class Backlog(Chore):
             keys.append(row["key"])
             decisions += row["size"]
         return keys, decisions >= self._rows
+
+    async def _work_off(self, connection: Connection, keys: list[Any]) -> None:
+        named = ", ".join(f"'{key}'" for key in keys)
+        ids, leave = self._queue.decisions.format(keys=named), self._queue.leave.format(keys=named)
+        try:
+            await self._move(connection, f"ARRAY({ids})", leave)
+        except Rejected:
+            with translated():
+                async with connection.transaction(readonly=True):
+                    rows = await connection.fetch(ids)
+            each = (id_ for (id_,) in rows)
+            await singly(
+                each, lambda id_: self._move(connection, f"ARRAY['{id_}'::uuid]", ""), self._queue.refused
+            )
+            with translated():
+                await connection.execute(leave)
 
     def _adapt(self, seconds: float, *, more: bool) -> None:
         if seconds > STEP_SECONDS:

@@ -6,18 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import structlog
-
 from tracker_daemon import metrics
 from tracker_daemon.backlog import Backlog, Queue, idle
-from tracker_daemon.postgres import Rejected, translated
+from tracker_daemon.postgres import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tracker_daemon.postgres import Connection
-
-log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 6 * 3600.0
 """How long it rests after it has looked through all decisions for those that nobody has queued."""
@@ -27,10 +23,12 @@ SWEEP_ROWS: Final = 10_000
 _QUEUE: Final = Queue(
     "text_index",
     "SELECT id AS key, cardinality(decisions) AS size FROM llm_text_queue ORDER BY id LIMIT {limit:d}",
+    "SELECT unnest(decisions) FROM llm_text_queue WHERE id IN ({keys})",
+    "DELETE FROM llm_text_queue WHERE id IN ({keys})",
     "SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_text_queue",
     metrics.text_index_waiting,
+    "a decision that no search will find",
 )
-_QUEUED: Final = "SELECT unnest(decisions) FROM llm_text_queue WHERE id IN ({keys})"
 # Each is one message, transaction and all: a daemon that freezes keeps nothing locked from the one that takes
 # over. The lock is also that of the pruning, which else could delete a decision, and its place in the index,
 # between the moments at which the decision is read here and its place is made.
@@ -39,9 +37,8 @@ SELECT pg_advisory_xact_lock('llm_text_index'::regclass::bigint);
 INSERT INTO llm_text_index (decision_id, document)
 SELECT id, to_tsvector('simple', llm_searched_text(prompt, response))
 FROM llm_decisions WHERE id = ANY({ids})
-ON CONFLICT (decision_id) DO NOTHING
+ON CONFLICT (decision_id) DO NOTHING;
 """
-_LEAVE: Final = "DELETE FROM llm_text_queue WHERE id IN ({keys})"
 # In one snapshot a decision is in the queue, in the index, or missed. The ids of a step come as an array,
 # which is looked up by the primary key whatever is guessed about it. A step that is not full has no last one:
 # else it would go on for as long as decisions come.
@@ -70,28 +67,9 @@ class TextIndex(Backlog):
         self._sweep_at = 0.0
         self._swept = UUID(int=0)
 
-    async def _move(self, connection: Connection, keys: list[int]) -> None:
-        numbers = ", ".join(map(str, keys))
-        queued, leave = _QUEUED.format(keys=numbers), _LEAVE.format(keys=numbers)
-        try:
-            with translated():
-                await connection.execute(f"{_INDEX.format(ids=f'ARRAY({queued})')}; {leave}")
-        except Rejected:
-            await self._move_singly(connection, queued)
-            with translated():
-                await connection.execute(leave)
-
-    async def _move_singly(self, connection: Connection, queued: str) -> None:
-        """Index these one by one: one that cannot be indexed must not hold up all others for ever."""
+    async def _move(self, connection: Connection, ids: str, leave: str) -> None:
         with translated():
-            async with connection.transaction(readonly=True):
-                ids = [row["unnest"] for row in await connection.fetch(queued)]
-        for id_ in ids:
-            try:
-                with translated():
-                    await connection.execute(_INDEX.format(ids=f"ARRAY['{id_}'::uuid]"))
-            except Rejected as error:
-                log.warning("a decision that no search will find", decision=str(id_), reason=error.safely)
+            await connection.execute(_INDEX.format(ids=ids) + leave)
 
     async def _sweep(self, connection: Connection) -> bool:
         """Queue decisions that are in neither place: those of a daemon that knows nothing of the index."""

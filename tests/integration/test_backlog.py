@@ -126,6 +126,27 @@ async def test_the_lease_of_one_that_ends_in_the_middle_is_free(
     assert await Lease(kind.name).take(sql)
 
 
+@pytest.mark.usefixtures("_impatient")
+async def test_what_the_database_refuses_holds_nothing_up_and_is_said(
+    kind: Kind, dsn: str, sql: asyncpg.Connection
+) -> None:
+    """Such as by a constraint of the operator's own."""
+    stored = await kind.store(dsn, 20)
+    poison = [*stored][7]
+    del stored[poison]
+    await sql.execute(f"ALTER TABLE llm_{kind.name} ADD CHECK (decision_id <> '{poison}')")
+    with capture_logs() as lines:
+        async with running(kind.chore(dsn)):
+            await until(lambda: kind.nothing_waits(sql))
+            stored |= await kind.store(dsn, 3)
+            await until(lambda: kind.nothing_waits(sql))
+    assert await kind.indexed(sql) == stored
+    assert lines[0]["event"].startswith("a decision that no")
+    assert lines[0]["decision"] == str(poison)
+    assert lines[0]["reason"].startswith(f"SQLSTATE 23514 on llm_{kind.name}")
+    assert all(line == lines[0] for line in lines)  # once a sweep
+
+
 @pytest.mark.parametrize(("busy", "times"), [(False, 3), (True, 19)])
 async def test_after_a_slow_step_it_rests_and_takes_fewer_rows(
     busy: bool, times: int, dsn: str, sql: asyncpg.Connection

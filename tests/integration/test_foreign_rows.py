@@ -145,7 +145,8 @@ async def test_what_is_near_is_told_with_the_last_time_and_the_greatest_number_t
     assert (by_scan["by_index"], by_index["by_index"]) == (False, True)
     for answer in (by_scan, by_index):
         assert {each["created_at"] for each in answer["precedents"]} > ends.keys()
-    numbers = {float(value) for key, value in leaves(by_scan["precedents"]) if key == "value" and value != "up"}
+    values = {value for key, value in leaves(by_scan["precedents"]) if key == "value"}
+    numbers = [float(value) for value in values - {"up"}]
     assert (min(numbers), max(numbers)) == (-sys.float_info.max, sys.float_info.max)
 
 

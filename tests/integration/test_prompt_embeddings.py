@@ -531,6 +531,22 @@ async def test_one_text_that_is_refused_for_good_holds_up_no_other(
     assert "poison" not in str(line)
 
 
+async def test_one_that_the_database_refuses_holds_up_no_other(
+    dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
+) -> None:
+    """Such as by a constraint of the operator's own; the provider is not asked again for the others."""
+    prompts = texts(20)
+    ids = await store(dsn, *prompts)
+    await sql.execute(f"ALTER TABLE llm_decisions ADD CHECK (id <> '{ids[7]}' OR prompt_embedding IS NULL)")
+    with capture_logs() as lines:
+        async with running(chore(dsn, server)):
+            await until(lambda: nothing_waits(sql))
+    assert await stored(sql) == made(ids, prompts) | {ids[7]: (None, None)}
+    assert await queued_for_index(sql) == {*ids} - {ids[7]}
+    assert (lines[0]["event"], lines[0]["decision"]) == ("a decision that gets no embedding", str(ids[7]))
+    assert sorted(text for asked in server.asked for text in asked) == sorted(prompts)
+
+
 async def test_one_that_takes_few_requests_at_once_is_told_what_it_refuses_all_the_same(
     dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
 ) -> None:

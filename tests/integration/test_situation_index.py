@@ -106,13 +106,46 @@ async def test_a_place_is_where_the_context_is(dsn: str, sql: asyncpg.Connection
 
 
 @pytest.mark.usefixtures("few")
+async def test_a_large_context_has_its_place_by_its_smallest_members(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """A context may come with all that its agent has seen."""
+    large = {"book": [f"{uuid4()}" for _ in range(MAX_BYTES // 30)]}
+    ids = await store(dsn, *situations(20), {"rsi": 50, "trend": "up"})
+    ids += await store(dsn, large | {"rsi": 50, "trend": "up"}, large)
+    await index_all(dsn)
+    rows = {
+        row["decision_id"]: (row["present"], row["text"])
+        for row in await sql.fetch("SELECT *, situation::text AS text FROM llm_situation_index")
+    }
+    assert rows[ids[-2]] == rows[ids[-3]]
+    assert rows[ids[-2]][0]
+    assert rows[ids[-1]][0] == 0
+    assert set((await places(sql)).values()) == {1}
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_the_database_refuses_holds_nothing_up_and_is_said(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """Such as by a constraint of the operator's own."""
+    ids = await store(dsn, *situations(20))
+    poison = ids.pop(7)
+    await sql.execute(f"ALTER TABLE llm_situation_index ADD CHECK (decision_id <> '{poison}')")
+    with capture_logs() as lines:
+        await index_all(dsn)
+    assert await places(sql) == dict.fromkeys(ids, 1)
+    assert lines[0]["event"].startswith("a decision that nobody will find")
+    assert lines[0]["decision"] == str(poison)
+
+
+@pytest.mark.usefixtures("few")
 async def test_what_cannot_be_found_has_no_place_and_waits_for_none(
     dsn: str, sql: asyncpg.Connection
 ) -> None:
-    """Without a context, with a larger one than is read, or one that only others can have written."""
-    large = {f"{uuid4()}": f"{uuid4()}" for _ in range(MAX_BYTES // 40)}
+    """Without a context, or with one that only others can have written."""
     placed = await store(dsn, *situations(20), {}, {"other": None})
-    none = await store(dsn, None, large)
+    none = await store(dsn, None)
     deep, array = uuid4(), uuid4()
     await store_as_older(sql, deep, array)
     await sql.execute(

@@ -9,11 +9,13 @@ import structlog
 from msgspec import Struct
 
 from tracker_daemon import metrics
+from tracker_daemon.backlog import singly
 from tracker_daemon.embeddings import prompts
 from tracker_daemon.embeddings.isolation import Known, embed_each
 from tracker_daemon.embeddings.provider import ProviderFailed, TextRefused
 from tracker_daemon.errors import Unavailable
 from tracker_daemon.lease import SECONDS
+from tracker_daemon.postgres import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+REFUSED: Final = "a decision that gets no embedding"
+"""What the log calls one whose text the provider does not take, or whose embedding the database."""
 BLAMING_FAILURES: Final = 5
 """After so many failures in a row, of one and the same batch that is, a text of it may be their cause."""
 
@@ -63,9 +67,21 @@ class Embedder:
                 began = clock()
                 made = await self._ask(connection, batch)
                 seconds = clock() - began
-                await prompts.fill(connection, self._provider.model, made)
-                metrics.embeddings_made.inc(len(made))
-                yield Batch(len(made), len(batch) - len(made), seconds)
+                stored = await self._fill(connection, made)
+                metrics.embeddings_made.inc(stored)
+                yield Batch(stored, len(batch) - stored, seconds)
+
+    async def _fill(self, connection: Connection, made: Mapping[UUID, Embedding]) -> int:
+        """Store the embeddings and return how many the database takes."""
+
+        async def alone(id_: UUID) -> None:
+            await prompts.fill(connection, self._provider.model, {id_: made[id_]})
+
+        try:
+            await prompts.fill(connection, self._provider.model, made)
+        except Rejected:
+            return len(made) - len(await singly(made, alone, REFUSED))
+        return len(made)
 
     async def _ask(self, connection: Connection, texts: Mapping[UUID, str]) -> dict[UUID, Embedding]:
         await self._hold(connection)
@@ -118,6 +134,6 @@ def _made(
     for id_, answer in zip(texts, answers, strict=True):
         if isinstance(answer, TextRefused):
             metrics.embedding_failures.labels("text").inc()
-            log.warning("a decision that gets no embedding", decision=str(id_), reason=str(answer))
+            log.warning(REFUSED, decision=str(id_), reason=str(answer))
         else:
             yield id_, answer

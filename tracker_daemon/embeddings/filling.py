@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tracker_daemon import metrics
 from tracker_daemon.backlog import Backlog, Queue, idle
-from tracker_daemon.embeddings.embedder import Embedder
+from tracker_daemon.embeddings.embedder import REFUSED, Embedder
 from tracker_daemon.embeddings.prompts import LACKING
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.postgres import translated
@@ -29,11 +29,12 @@ SWEEP_ROWS: Final = 5000
 _QUEUE: Final = Queue(
     "embedding",
     "SELECT id AS key, cardinality(decisions) AS size FROM llm_prompt_queue ORDER BY id LIMIT {limit:d}",
+    "SELECT unnest(decisions) FROM llm_prompt_queue WHERE id IN ({keys})",
+    "DELETE FROM llm_prompt_queue WHERE id IN ({keys})",
     "SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_prompt_queue",
     metrics.embeddings_waiting,
+    REFUSED,
 )
-_QUEUED: Final = "SELECT unnest(decisions) FROM llm_prompt_queue WHERE id = ANY($1::bigint[])"
-_LEAVE: Final = "DELETE FROM llm_prompt_queue WHERE id IN ({keys})"
 # In one snapshot a decision without an embedding is in the queue, or missed, or was refused. An hour, because
 # what is stored later than that after its time has to wait for another daemon's first sweep.
 _SWEEP: Final = f"""
@@ -83,17 +84,17 @@ class PromptEmbeddings(Backlog):
         finally:
             await self._provider.close()
 
-    async def _move(self, connection: Connection, keys: list[int]) -> None:
+    async def _move(self, connection: Connection, ids: str, leave: str) -> None:
         with translated():
             async with connection.transaction(readonly=True):
-                ids = [row["unnest"] for row in await connection.fetch(_QUEUED, keys)]
+                queued: list[UUID] = await connection.fetchval(f"SELECT {ids}")
         try:
-            async for batch in self._embedder.embed(connection, ids):
+            async for batch in self._embedder.embed(connection, queued):
                 self._elsewhere += batch.seconds
         except Misconfigured as error:
             raise Misconfigured(f"{error}; the rights that it takes are in {RIGHTS}") from error
         with translated():
-            await connection.execute(_LEAVE.format(keys=", ".join(map(str, keys))))
+            await connection.execute(leave)
 
     async def _sweep(self, connection: Connection) -> bool:
         """Queue what was stored by who knows of no provider, from a day ago on: older daemons, clients."""

@@ -39,14 +39,17 @@ SWEEP_SECONDS: Final = 6 * 3600.0
 SWEEP_ROWS: Final = 10_000
 """Decisions that one step looks at: their keys alone, in the order of the keys."""
 MAX_BYTES: Final = 16_384
-"""As stored; a context that is larger has no place, and is not read."""
+"""As stored, of a context that is read here; of a larger one its smallest members are, up to so much."""
 
 _TURN: Final = 50
 _QUEUE: Final = Queue(
     "situation_index",
     "SELECT id AS key, cardinality(decisions) AS size FROM llm_situation_queue ORDER BY id LIMIT {limit:d}",
+    "SELECT unnest(decisions) FROM llm_situation_queue WHERE id IN ({keys})",
+    "DELETE FROM llm_situation_queue WHERE id IN ({keys})",
     "SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_situation_queue",
     metrics.situation_index_waiting,
+    "a decision that nobody will find by its situation through the index",
 )
 _LATEST: Final = """
 SELECT generation, axes, tree FROM llm_situation_axes WHERE generation > COALESCE($1, 0)
@@ -62,9 +65,17 @@ INSERT INTO llm_situation_axes (generation, decisions, axes, tree)
 SELECT COALESCE(max(generation), 0) + 1, $1, $2, $3 FROM llm_situation_axes
 ON CONFLICT DO NOTHING
 """
+# A context may come with all that its agent has seen, and its indicators are the smallest part of that.
 _CONTEXTS: Final = f"""
-SELECT id, {_CONTEXT} FROM llm_decisions
-WHERE id = ANY(ARRAY(SELECT unnest(decisions) FROM llm_situation_queue WHERE id = ANY($1::bigint[])))
+SELECT id, CASE WHEN pg_column_size(context) <= {MAX_BYTES} THEN context
+    WHEN jsonb_typeof(context) = 'object' THEN (
+        SELECT COALESCE(jsonb_object_agg(key, value), '{{{{}}}}') FROM (
+            SELECT key, value, sum(octet_length(key) + pg_column_size(value)) OVER smallest AS bytes
+            FROM jsonb_each(context) WINDOW smallest AS (ORDER BY pg_column_size(value), key)
+        ) member WHERE bytes <= {MAX_BYTES}
+    )
+END AS context
+FROM llm_decisions WHERE id = ANY({{ids}})
 """
 # One message, transaction and all: a daemon that freezes keeps nothing locked from the one that takes over.
 # The lock is also that of the pruning, which else could delete a decision, and its place here, between
@@ -79,7 +90,6 @@ FROM (VALUES {places}) AS p (id, cell, present, situation) JOIN llm_decisions d 
 ON CONFLICT (decision_id) DO UPDATE
 SET cell = EXCLUDED.cell, present = EXCLUDED.present, situation = EXCLUDED.situation;
 """
-_LEAVE: Final = "DELETE FROM llm_situation_queue WHERE id IN ({keys})"
 # In one snapshot a decision is in the queue, in the index, or missed; as is one whose place is of an older
 # generation. The ids of a step come as an array, which is looked up by the primary key whatever is guessed
 # about it. A step that is not full has no last one: else it would go on for as long as decisions come.
@@ -125,15 +135,14 @@ class SituationIndex(Backlog):
         self._count_decisions_at = self._sweep_at = 0.0
         self._swept = UUID(int=0)
 
-    async def _move(self, connection: Connection, keys: list[int]) -> None:
-        leave = _LEAVE.format(keys=", ".join(map(str, keys)))
+    async def _move(self, connection: Connection, ids: str, leave: str) -> None:
         if (generation := await self._latest(connection)) is None:  # the first sweep will find them
             with translated():
                 await connection.execute(leave)
             return
         with translated():
             async with connection.transaction(readonly=True):
-                rows = await connection.fetch(_CONTEXTS, keys)
+                rows = await connection.fetch(_CONTEXTS.format(ids=ids))
                 vector = await schema_of_vector(connection)
         places = []
         for number, row in enumerate(rows):
