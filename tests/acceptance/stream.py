@@ -151,8 +151,12 @@ class Stream:
 
     async def unacknowledged(self) -> int:
         """Messages that the durable has not acknowledged: delivered or not."""
+        last = (await self._js.stream_info(self.name)).state.last_seq
         consumer = await self._js.consumer_info(self.name, self.durable)
-        return (consumer.num_pending or 0) + (consumer.num_ack_pending or 0)
+        assert consumer.delivered is not None
+        # A busy server tells the publisher of a message before the durable, which counts too few then.
+        unheard = max(0, last - consumer.delivered.stream_seq)
+        return (consumer.num_pending or unheard) + (consumer.num_ack_pending or 0)
 
     async def remove(self) -> None:
         """Delete the stream if it is there."""
