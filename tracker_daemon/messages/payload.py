@@ -112,8 +112,8 @@ def exact(digits: str) -> Decimal:
 MAX_PLACES: Final = 16383
 """Digits after the point that PostgreSQL's numeric, and so jsonb, can hold."""
 
-MAX_EXPONENT: Final = 2**30 - 1
-"""The greatest exponent that PostgreSQL reads; of a zero, any other such number is no float64."""
+MAX_EXPONENT: Final = 2**30 - 2
+"""The greatest exponent that PostgreSQL 15 reads; of a zero, any other such number is no float64."""
 
 # What may have more: an exponent of four digits, or together with one of three so many digits.
 _MANY_PLACES = re.compile(r"[eE][-+]?\d{4}|\d{15000}")
