@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
@@ -38,6 +39,8 @@ STATEMENT_SECONDS: Final = 86_400.0
 
 T = TypeVar("T")
 
+# What ends at a semicolon that stands in no body, text or comment.
+_STATEMENT: Final = re.compile(r"(?:\$\$.*?\$\$|'[^']*'|--[^\n]*|[^;])+", re.DOTALL)
 _IN_PARTITIONS: Final = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass('llm_decisions')"
 _REMEDY: Final = (
     "install pgvector on the server (Debian: postgresql-NN-pgvector), "
@@ -137,7 +140,9 @@ async def apply(connection: Connection, migration: Migration, dimensions: int) -
     sql = sql.replace(":indexed_dimensions", str(min(dimensions, INDEXED_DIMENSIONS)))
     try:
         with translated():
-            await connection.execute(sql, timeout=STATEMENT_SECONDS)
+            # One by one: Citus sends to its nodes the whole text that a change of a table stands in.
+            for statement in filter(str.strip, _STATEMENT.findall(sql)):
+                await connection.execute(statement, timeout=STATEMENT_SECONDS)
             await history.record(connection, migration.number, migration.name, breaking=migration.breaking)
     except Locked as error:
         raise Locked(f"migration {migration.number:03}_{migration.name}: {error}") from error
