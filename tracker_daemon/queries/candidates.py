@@ -47,9 +47,9 @@ _KNOWN: Final = ("symbol", "agent_name", "decision_type", "since", "until", "as_
 # as anything lies in it.
 _GENERATIONS: Final = """
 SELECT generation, axes, tree FROM llm_situation_axes
-WHERE EXISTS (SELECT FROM llm_situation_axes WHERE swept_at IS NOT NULL) AND EXISTS (
-    SELECT FROM llm_situation_index WHERE cell BETWEEN generation << 16 AND (generation << 16) + 65535
-)
+WHERE EXISTS (SELECT 1 FROM llm_situation_axes WHERE swept_at IS NOT NULL)
+  AND generation BETWEEN (SELECT min(cell) >> 16 FROM llm_situation_index)
+                     AND (SELECT max(cell) >> 16 FROM llm_situation_index)
 """
 _SPREADS: Final = """
 SELECT path, (scales -> path ->> 'spread')::float8 AS spread FROM (

@@ -83,7 +83,7 @@ FROM alike JOIN {{source}} USING (id) ORDER BY number
 _WAITING: Final = """
 SELECT (SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_prompt_queue) AS lacking,
        GREATEST((SELECT count(*) FROM llm_embedding_queue) - {most:d}, 0) AS queued,
-       EXISTS (SELECT FROM llm_embedding_index) OR EXISTS (SELECT FROM llm_embedding_queue) AS embedded
+       EXISTS (SELECT 1 FROM llm_embedding_index) OR EXISTS (SELECT 1 FROM llm_embedding_queue) AS embedded
 """
 
 

@@ -34,7 +34,11 @@ _WORDS: Final = f"SELECT regexp_replace(querytree({_ASKED.format(text='$1')}), '
 _HOLDING: Final = "SELECT decision_id FROM llm_text_index WHERE document @@ {words}::text::tsquery"
 _COUNT: Final = f"SELECT count(*) FROM ({_HOLDING.format(words='$1')} LIMIT {{many:d}} + 1) holding"
 # Documents lie beside their table: a scan of it looks cheap to the planner, and takes them all from there.
-_BY_INDEX: Final = "SET LOCAL enable_seqscan = {switch}"
+# Each is looked up by its key instead, as it is met.
+_BY_INDEX: Final = """
+SET LOCAL enable_seqscan = {switch};
+SET LOCAL enable_hashjoin = {switch}; SET LOCAL enable_mergejoin = {switch}
+"""
 _WAITING: Final = "SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_text_queue"
 _LOOKED_AT: Final = """
 SELECT created_at, id FROM {source} WHERE {among} AND {condition} AND {beyond}
@@ -44,14 +48,16 @@ _END: Final = f"{_LOOKED_AT} OFFSET {{many:d}} - 1 LIMIT 1"
 _LAST: Final = f"SELECT created_at::text AS key, id FROM ({_END}) AS last"
 # In a snapshot a decision is in the queue or in the index. Ids come as arrays, which are looked up by the
 # primary key whatever is guessed about them. Because of its limit what is looked at is in order before any
-# document is read, and no more of them are than it takes. Of the queue nothing is shown that lies behind it.
+# document is read, and no more of them are than it takes; IS TRUE keeps the planner from asking for all
+# documents first. Of the queue nothing is shown that lies behind it.
 _SEARCH: Final = f"""
 WITH queued AS MATERIALIZED (
     SELECT unnest(decisions) AS decision_id FROM llm_text_queue ORDER BY id DESC LIMIT {{queued:d}}
 ), found AS (
     (
-        SELECT id, created_at FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at
-        WHERE (SELECT document @@ {{asked}} FROM llm_text_index WHERE decision_id = id)
+        SELECT id, created_at
+        FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at JOIN llm_text_index ON decision_id = id
+        WHERE (document @@ {{asked}}) IS TRUE
         ORDER BY created_at DESC, id DESC LIMIT {{limit:d}}
     ) UNION (
         SELECT id, created_at FROM {{source}}
@@ -72,8 +78,8 @@ _RANKED: Final = f"""
 SELECT id, {bounded("created_at")} AS created_at,
        rank() OVER (ORDER BY ts_rank_cd(document, {{asked}}, 1) DESC) AS place
 FROM (
-    SELECT id, created_at, (SELECT document FROM llm_text_index WHERE decision_id = id) AS document
-    FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at
+    SELECT id, created_at, document
+    FROM ({_LOOKED_AT} LIMIT {{many:d}}) looked_at JOIN llm_text_index ON decision_id = id
     UNION ALL
     SELECT id, created_at, to_tsvector('simple', {_TEXT}) FROM {{source}}
     WHERE id = ANY(ARRAY(
@@ -81,7 +87,7 @@ FROM (
           ))
       AND NOT EXISTS (SELECT FROM llm_text_index WHERE decision_id = id) AND {{condition}} AND {{beyond}}
 ) readable
-WHERE document @@ {{asked}} ORDER BY place, created_at DESC, id DESC LIMIT {{depth:d}}
+WHERE (document @@ {{asked}}) IS TRUE ORDER BY place, created_at DESC, id DESC LIMIT {{depth:d}}
 """
 
 

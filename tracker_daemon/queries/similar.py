@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,10 @@ from tracker_daemon.queries.summary import Summary, situation_summary
 from tracker_daemon.queries.times import bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncpg import Record
+
     from tracker_daemon.postgres import Connection
     from tracker_daemon.queries.candidates import Candidates
     from tracker_daemon.queries.situation import Situation
@@ -89,21 +93,24 @@ SELECT (SELECT count(*) FROM candidates) AS candidates,
        ARRAY(SELECT path FROM asked WHERE jsonb_typeof(value) = 'number' AND spread IS NULL ORDER BY position)
            AS unknown,
        ARRAY(SELECT path FROM given WHERE identifier ORDER BY position) AS identifiers,
-       ARRAY(
-           SELECT ROW(
-               id, made_at, EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - made_at)::float8,
-               agent_name, decision_type, symbol, model, action, confidence, outcome, pnl,
-               distance::float8, overlap::float8,
-               ARRAY(
-                   SELECT ROW(path, CASE jsonb_typeof(found)
-                                        WHEN 'string' THEN to_jsonb(left(found #>> '{{{{}}}}', {TEXT_CHARS}))
-                                        WHEN 'number' THEN {_HELD}
-                                        ELSE found
-                                    END, round(apart, 12)::float8)
-                   FROM ({_APART}) indicator WHERE apart IS NOT NULL ORDER BY position
-               ))
-           FROM near ORDER BY distance, created_at DESC, id DESC
-       ) AS precedents
+       precedent.*
+FROM (VALUES (0)) AS answer LEFT JOIN (
+    SELECT id, made_at AS created_at,
+           EXTRACT(EPOCH FROM COALESCE({{as_of}}, now()) - made_at)::float8 AS age_seconds,
+           agent_name, decision_type, symbol, model, action, confidence, outcome, pnl,
+           distance::float8, overlap::float8, paths, found, parts
+    FROM near CROSS JOIN LATERAL (
+        SELECT array_agg(path ORDER BY position) AS paths,
+               array_agg(CASE jsonb_typeof(found)
+                             WHEN 'string' THEN to_jsonb(left(found #>> '{{{{}}}}', {TEXT_CHARS}))
+                             WHEN 'number' THEN {_HELD}
+                             ELSE found
+                         END ORDER BY position) AS found,
+               array_agg(round(apart, 12)::float8 ORDER BY position) AS parts
+        FROM ({_APART}) indicator WHERE apart IS NOT NULL
+    ) both_have
+) precedent ON true
+ORDER BY distance, created_at DESC, id DESC
 """
 
 
@@ -182,7 +189,7 @@ async def similar_decisions(
     chosen = Selection(wanted)
     indicators = [indicator for indicator, _ in counting]
     as_of = f"{chosen.parameter(wanted.as_of)}::timestamptz"
-    [row] = await connection.fetch(
+    rows = await connection.fetch(
         _SIMILAR.format(
             as_of=as_of,
             candidates=_candidates(chosen, indexed, resolved=resolved),
@@ -199,7 +206,7 @@ async def similar_decisions(
         ),
         *chosen.values,
     )
-    return await _precedents(situation, indexed, dict(row))
+    return await _precedents(situation, indexed, rows)
 
 
 def _candidates(chosen: Selection, indexed: Candidates | None, *, resolved: bool) -> str:
@@ -214,22 +221,27 @@ def _candidates(chosen: Selection, indexed: Candidates | None, *, resolved: bool
     )
 
 
-async def _precedents(situation: Situation, indexed: Candidates | None, row: dict[str, Any]) -> Precedents:
-    looked_at, found = row.pop("candidates"), []
-    for *columns, compared in row.pop("precedents"):
-        indicators = tuple(
-            Compared(path, msgspec.json.decode(value), distance) for path, value, distance in compared
-        )
-        found.append(Precedent(**dict(zip(Precedent.__struct_fields__, (*columns, indicators), strict=True))))
+async def _precedents(situation: Situation, indexed: Candidates | None, rows: Sequence[Record]) -> Precedents:
+    """The answer: each row has all of it that is about no single precedent, one without an id has no more."""
+    found = []
+    for row in rows:
+        if row["id"] is not None:
+            indicators = tuple(
+                Compared(path, msgspec.json.decode(value), distance)
+                for path, value, distance in zip(row["paths"], row["found"], row["parts"], strict=True)
+            )
+            names = (name for name in Precedent.__struct_fields__ if name != "indicators")
+            found.append(Precedent(**{name: row[name] for name in names}, indicators=indicators))
         await asyncio.sleep(0)  # each has 200 indicators at most
+    looked_at = rows[0]["candidates"]
     return Precedents(
         precedents=tuple(found),
         looked_at=min(looked_at, CANDIDATES),
         complete=indexed is None and looked_at <= CANDIDATES,
         by_index=indexed is not None,
         waiting=indexed.waiting if indexed else 0,
-        unknown=tuple(row.pop("unknown")),
-        identifiers=tuple(row.pop("identifiers")),
+        unknown=tuple(rows[0]["unknown"]),
+        identifiers=tuple(rows[0]["identifiers"]),
         summary=situation_summary(situation, found),
-        **row,
+        **{name: rows[0][name] for name in ("near", "comparable", "nearest", "scales_of")},
     )

@@ -27,17 +27,17 @@ MAX_SHARE: Final = 0.1
 """Part of the time that lessons may take where many are due."""
 
 _ROWS: Final = 50
+# From when on decisions teach something new, and how many of them make a lesson due.
+_LAST: Final = """
+SELECT learnt_at + CASE WHEN decisions < {most:d} THEN '0 s' ELSE '1 day' END::interval AS since,
+       CASE WHEN decisions < {most:d} THEN GREATEST(decisions, {first:d}) ELSE 1 END AS wanted
+FROM llm_scales ORDER BY learnt_at DESC LIMIT 1
+"""
 # Not from -infinity on: an adopted table may have times before the year 1, which Python has not.
 _DUE: Final = """
-WITH last AS (SELECT learnt_at, decisions FROM llm_scales ORDER BY learnt_at DESC LIMIT 1)
 SELECT created_at FROM llm_decisions
-WHERE created_at <= now() AND created_at > COALESCE(
-    (SELECT learnt_at + CASE WHEN decisions < {most:d} THEN '0 s' ELSE '1 day' END::interval FROM last),
-    '0001-01-01 UTC')
-ORDER BY created_at LIMIT 1
-OFFSET COALESCE(
-    (SELECT CASE WHEN decisions < {most:d} THEN GREATEST(decisions, {first:d}) ELSE 1 END FROM last),
-    {first:d}) - 1
+WHERE created_at <= now() AND created_at > COALESCE($1, '0001-01-01 UTC'::timestamptz)
+ORDER BY created_at LIMIT 1 OFFSET $2::bigint - 1
 """
 # The few contexts that are larger would make a lesson of gigabytes. Compressed, a hundred times as much may
 # look small; what looks large is not fetched to be measured.
@@ -80,7 +80,8 @@ async def due(connection: Connection) -> datetime | None:
     """
     with translated():
         async with connection.transaction(readonly=True):
-            until: datetime | None = await connection.fetchval(_DUE.format(first=FIRST, most=MOST))
+            last = await connection.fetchrow(_LAST.format(first=FIRST, most=MOST)) or (None, FIRST)
+            until: datetime | None = await connection.fetchval(_DUE, *last)
     return until
 
 
