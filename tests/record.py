@@ -69,7 +69,11 @@ async def replay(store: Store, decisions: int) -> None:
 
 async def backdate(sql: asyncpg.Connection) -> None:
     """Have the ledger receive each event a day after it was observed: there is a past to ask about."""
-    await sql.execute("UPDATE llm_outcomes SET received_at = observed_at + interval '1 day'")
+    # In timestamps without a zone: what depends on the session's zone is no UPDATE for Citus.
+    await sql.execute(
+        "UPDATE llm_outcomes "
+        "SET received_at = (observed_at AT TIME ZONE 'UTC' + interval '1 day') AT TIME ZONE 'UTC'"
+    )
 
 
 async def known(sql: asyncpg.Connection, as_of: datetime | None = None) -> list[Row]:

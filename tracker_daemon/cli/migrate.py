@@ -10,6 +10,7 @@ import typer
 from tracker_daemon import migrate as migrations
 from tracker_daemon.adoption import adopt, parse_word
 from tracker_daemon.cli.options import ConfigFile, Set, load
+from tracker_daemon.distribution import distribute
 
 
 def migrate(
@@ -27,6 +28,10 @@ def migrate(
             help="With --adopt: what a word of that table means, profitable=SUCCESS say; repeatable.",
         ),
     ] = None,
+    distributing: Annotated[
+        bool,
+        typer.Option("--distribute", help="Then spread the tables over the nodes of Citus."),
+    ] = False,
     config_file: ConfigFile = None,
     settings: Set = None,
 ) -> None:
@@ -43,8 +48,12 @@ def migrate(
         applied = asyncio.run(migrations.migrate(dsn, loaded.embedding.dimensions))
     for migration in applied:
         typer.echo(f"applied {migration.number:03}_{migration.name}")
-    if not applied:
-        typer.echo("nothing to do: every migration is applied")
+    spread = asyncio.run(distribute(dsn)) if distributing else []
+    for table in spread:
+        typer.echo(f"distributed {table}")
+    if not applied and not spread:
+        also = ", every table is distributed" if distributing else ""
+        typer.echo(f"nothing to do: every migration is applied{also}")
 
 
 def _words(given: list[str], *, adopting: bool) -> dict[str, str]:
