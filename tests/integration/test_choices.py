@@ -208,7 +208,7 @@ async def test_what_nobody_can_understand_ends_nothing(agent: Agent, sql: asyncp
     """Written by an operator's hand, or by a version that knows more."""
     with capture_logs() as lines:
         await sql.execute("INSERT INTO llm_experiments (name, definition) VALUES ('odd', '{}')")
-        await until(lambda: any("cannot be understood" in line["event"] for line in lines))
+        await until(lambda: any("cannot be read" in line["event"] for line in lines))
         assert await knows(agent)
         await sql.execute("DELETE FROM llm_experiments WHERE name = 'odd'")
         await until(lambda: any("are read again" in line["event"] for line in lines))

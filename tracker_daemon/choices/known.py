@@ -40,28 +40,30 @@ class Known:
         trials: Mapping[str, Experiment],
         models: Snapshot,
         entries: Mapping[tuple[str, str], Entry],
+        began: float,
     ) -> None:
-        """Keep what was read; `read` reads it."""
+        """Keep what was read, from `began` on by the monotonic clock; `read` reads it."""
         self.as_of = as_of
         self.experiments = trials
         self.models = models
-        self._entries = entries
-        self._read_at = time.monotonic()
+        self.entries = entries
+        self._began = began
 
     @property
     def age_seconds(self) -> float:
-        """How long ago it was read."""
-        return time.monotonic() - self._read_at
+        """How long ago it was so."""
+        return time.monotonic() - self._began
 
     @classmethod
     async def read(cls, connection: Connection, before: Self | None = None) -> Self:
         """Read what there is; ask inside `reading`. Of `before` is taken what has not changed since."""
+        began = time.monotonic()
         as_of: datetime = await connection.fetchval("SELECT now()")
         trials = {each.definition.name: each for each in await experiments(connection)}
         in_force = await standings(connection)
         entries = {}
         for key, standing in in_force.of.items():
-            entry = before._entries.get(key) if before is not None else None  # noqa: SLF001 - its own kind
+            entry = before.entries.get(key) if before is not None else None
             if entry is None or not _holds(entry, standing, as_of, off=in_force.off):
                 contest = Contest(standing, await gather(connection, standing), as_of, off=in_force.off)
                 # What takes computing, now and beside the loop: not when somebody waits for a choice.
@@ -69,7 +71,7 @@ class Known:
                 entry = Entry(contest, as_of)
             entries[key] = entry
         contests = {key: entry.contest for key, entry in entries.items()}
-        return cls(as_of, trials, Snapshot(as_of, in_force, contests), entries)
+        return cls(as_of, trials, Snapshot(as_of, in_force, contests), entries, began)
 
 
 def _holds(entry: Entry, standing: Standing, as_of: datetime, *, off: bool) -> bool:

@@ -36,7 +36,7 @@ class Memory:
         self._asking = asking
         self._known: Known | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
+        self._troubled = False
 
     async def run(self) -> None:
         """Renew it until cancelled."""
@@ -49,8 +49,7 @@ class Memory:
         if self._known is not None and self._known.age_seconds <= BOUND_SECONDS:
             return self._known
         raise Stale(
-            f"experiments and policies have not been read for {BOUND_SECONDS:g} s "
-            f"({self._trouble or 'they are being read'}): decide by your default"
+            f"experiments and policies have not been read for {BOUND_SECONDS:g} s: decide by your default"
         )
 
     async def recall(self) -> Known:
@@ -72,18 +71,16 @@ class Memory:
         try:
             async with self._asking() as connection:
                 self._known = await Known.read(connection, self._known)
-        except TrackerError as error:
-            self._say(str(error))
-        except Exception as error:  # what somebody wrote into these tables must end nothing
-            log.error("experiments or policies cannot be understood", exc_info=error)
-            self._say(type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - what somebody wrote into these tables must end nothing
+            self._say(error.alone() if isinstance(error, TrackerError) else error)
         else:
             self._say(None)
 
-    def _say(self, trouble: str | None) -> None:
+    def _say(self, trouble: Exception | None) -> None:
         """Log what keeps it from being renewed, once, and its end."""
-        if trouble and self._trouble is None:
-            log.warning("experiments and policies cannot be read", reason=trouble)
-        elif self._trouble and trouble is None:
+        if trouble and not self._troubled:
+            defect = None if isinstance(trouble, TrackerError) else trouble
+            log.warning("experiments and policies cannot be read", reason=str(trouble), exc_info=defect)
+        elif self._troubled and not trouble:
             log.info("experiments and policies are read again")
-        self._trouble = trouble
+        self._troubled = trouble is not None

@@ -312,7 +312,7 @@ class DecisionTracker:
         return await self.ask(questions.One(id=decision_id, as_of=as_of))
 
     async def ask(self, question: Asked[T]) -> T:
-        """Ask any question of `tracker_daemon.queries.QUESTIONS` as it is answered there."""
+        """Ask any question of `tracker_daemon.choices.ENDPOINTS` as it is answered there."""
         return await self._side.ask(question)
 
     async def _list(self, question: Listing[Rows]) -> Rows:
