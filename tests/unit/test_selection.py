@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.errors import InvalidQuestion, Misconfigured
 from tracker_daemon.selection import Policy, Standing
 from tracker_daemon.selection.contest import Contest
 from tracker_daemon.selection.evidence import Evidence
@@ -167,13 +167,22 @@ def test_the_switch_is_stronger_than_the_pin_and_the_pin_than_the_policy() -> No
     assert (choice.model, choice.why, choice.propensity) == ("a", "switched_off", 1)
 
 
-def test_of_what_is_kept_the_last_counts_and_a_new_policy_begins_anew() -> None:
-    def event(number: int, kind: str, model: str | None = None, figures: Any = None) -> dict[str, Any]:
-        text = msgspec.json.encode(figures or {}).decode()
-        at = NOW + timedelta(hours=number)
-        known = {"agent_name": "momentum", "decision_type": "signal", "number": number, "kind": kind}
-        return known | {"model": model, "figures": text, "created_at": at}
+def event(number: int, kind: str, model: str | None = None, figures: Any = None) -> dict[str, Any]:
+    text = msgspec.json.encode(figures or {}).decode()
+    at = NOW + timedelta(hours=number)
+    known = {"agent_name": "momentum", "decision_type": "signal", "number": number, "kind": kind}
+    return known | {"model": model, "figures": text, "created_at": at}
 
+
+def test_a_policy_of_a_later_version_is_read_or_named() -> None:
+    later = msgspec.to_builtins(policy(floor=0.4)) | {"patience": 3}
+    assert added_up([event(1, "defined", figures=later)]).find("momentum", "signal").policy.floor == 0.4
+    for unknown in ({"policy": "oracle"}, {"default": "d"}):
+        with pytest.raises(Misconfigured, match="the policy of momentum/signal cannot be read"):
+            added_up([event(1, "defined", figures=later | unknown)])
+
+
+def test_of_what_is_kept_the_last_counts_and_a_new_policy_begins_anew() -> None:
     events = [
         event(1, "defined", figures=policy()),
         event(2, "benched", "b"),

@@ -18,7 +18,7 @@ _PLACES: Final = tuple(sinh(place / 8) for place in range(-40, 41))
 class Chances:
     """Several posteriors over the same cells of a line, each with its part of the probability in each cell.
 
-    No draws: the same evidence has the same chances, in each process and to some five places.
+    No draws: the same evidence has the same chances, in each process, to some three places.
     """
 
     def __init__(self, posteriors: Mapping[str, Posterior]) -> None:

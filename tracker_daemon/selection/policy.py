@@ -19,7 +19,7 @@ Kind = Literal["fixed", "epsilon", "thompson", "best"]
 `thompson`: each as often as it is probably the best. `best`: the greatest mean."""
 
 
-class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Policy(Struct, frozen=True, kw_only=True):
     """How the model of an agent's decisions of a type is chosen.
 
     `metric`: success, or P&L less `cost_usd`. Evidence counts half as much after each `half_life_days` from

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.errors import InvalidQuestion, Misconfigured
 from tracker_daemon.selection.events import EVERYBODY
 from tracker_daemon.selection.policy import Policy
 
@@ -81,13 +81,23 @@ def added_up(events: Iterable[Mapping[str, Any]]) -> Standings:
     return Standings(found, off, numbers)
 
 
+def _policy(event: Mapping[str, Any]) -> Policy:
+    """What was set; fields that only a later version knows do not count."""
+    try:
+        return msgspec.json.decode(event["figures"], type=Policy)
+    except (msgspec.DecodeError, InvalidQuestion) as error:
+        raise Misconfigured(
+            f"the policy of {event['agent_name']}/{event['decision_type']} cannot be read ({error}): a later "
+            "version of tracker-daemon has set it, so update this one"
+        ) from error
+
+
 def _add(fields: dict[str, Any], event: Mapping[str, Any]) -> None:
     """Change the fields of a standing as an event says."""
     model, at = event["model"], event["created_at"]
     match event["kind"]:
         case "defined":
-            policy = msgspec.json.decode(event["figures"], type=Policy)
-            fields |= {"policy": policy, "defined_at": at, "leader": None, "benched": {}, "since": {}}
+            fields |= {"policy": _policy(event), "defined_at": at, "leader": None, "benched": {}, "since": {}}
         case "promoted":
             fields["leader"] = model
         case "benched":
