@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import os
+import signal
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -561,6 +562,50 @@ async def test_a_full_disk_is_a_sentence(form: tuple[str, ...], asked: dict[str,
     _, err = await process.communicate()
     assert err == b"tracker-daemon: No space left on device: what was written is not whole\n"
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "stats",
+        "stats --json",
+        "stats --csv",
+        "recent --all --json",
+        "recent",
+        "export",
+        "check",
+        "check --json",
+    ],
+)
+async def test_a_reader_that_leaves_is_no_trouble(
+    command: str, asked: dict[str, str], record: asyncpg.Connection
+) -> None:
+    """As `head` does once it has enough; the exit code is that of a program which SIGPIPE ends."""
+    assert record
+    read, write = os.pipe()
+    os.close(read)
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, *command.split(), env=asked, stdout=write, stderr=-1
+    )
+    os.close(write)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
+
+
+async def test_a_pnl_is_told_in_one_way(dsn: str, asked: dict[str, str]) -> None:
+    """With its sign and two places, or as many as it has up to four."""
+    store = Store(dsn)
+    await store.write(deliver(decision(id=str(UUID(int=1)), context={"trend": "up"})))
+    await store.write(deliver(outcome(UUID(int=1), "SUCCESS", pnl="1250.5")))
+    await store.close()
+    for command in (
+        ("stats",),
+        ("stats", "--group-by", "day"),
+        ("recent",),
+        ("show", str(UUID(int=1))),
+        ("similar", '{"trend": "up"}'),
+    ):
+        assert "+1,250.50" in await ask(asked, *command)
 
 
 async def test_a_bar_that_cannot_be_encoded_is_no_reason_to_fail(

@@ -14,7 +14,7 @@ from tests.factory import decision, deliver
 from tests.record import BEGIN
 from tests.waiting import until
 from tracker_daemon.lease import Lease
-from tracker_daemon.situations.learning import ScaleLearning, due, learn
+from tracker_daemon.situations.learning import SOON_SECONDS, ScaleLearning, due, learn
 
 if TYPE_CHECKING:
     import asyncpg
@@ -70,6 +70,22 @@ async def test_a_lesson_is_due_when_the_history_has_doubled_and_then_once_a_day(
         *(4, 8),
         *[16] * 4,
     ]
+
+
+async def test_the_first_lesson_is_soon_and_the_others_as_the_history_grows(
+    dsn: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks in the first minute is to have an answer; later none is so urgent."""
+    monkeypatch.setattr(f"{MODULE}.LOOK_SECONDS", 40)
+    chore = ScaleLearning(dsn)
+    assert [await chore.look() for _ in range(3)] == [SOON_SECONDS] * 3
+    await decide(store, *[{"x": 1}] * 4)
+    await chore.look()  # learns
+    assert [await chore.look() for _ in range(6)] == [3, 6, 12, 24, 40, 40]
+    await decide(store, *[{"x": 1}] * 4, first=BEGIN + timedelta(hours=4))
+    await chore.look()
+    assert await chore.look() == SOON_SECONDS
+    await chore.leave()
 
 
 async def test_each_lesson_knows_only_what_was_decided_until_then(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.queries import QUESTIONS, as_json, parse
+from tracker_daemon.queries import QUESTIONS, Filter, as_json, parse
 from tracker_daemon.queries.questions import (
     Calibration,
     Context,
@@ -80,6 +82,15 @@ def test_a_question_is_its_filter_and_more() -> None:
 def test_what_is_wrong_is_named(kind: type[Recent], data: bytes, says: str) -> None:
     with pytest.raises(InvalidQuestion, match=says):
         parse(data, kind)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["context", "extra"])
+def test_a_condition_holds_no_number_that_is_none(name: str, number: float) -> None:
+    """It would become a null, which is contained in other decisions."""
+    conditions: Any = {name: {"indicators": [{"rsi": number}]}}
+    with pytest.raises(InvalidQuestion, match=f"{name} holds a number that is none"):
+        Filter(**conditions)
 
 
 async def embed(text: str) -> tuple[str, tuple[float, ...]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from tracker_daemon import __version__
 from tracker_daemon.cli import (
@@ -33,7 +36,26 @@ from tracker_daemon.cli import (
 )
 from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
 
+UNREAD: Final = 128 + signal.SIGPIPE
+"""Exit code where the reader of the output has left: that of a program which the signal ends."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """End silently where the reader of the output has left, as `head` does once it has enough."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            output = select.poll()
+            output.register(1, 0)
+            if not output.poll(0):  # then it was another pipe
+                raise
+            _discard()
+            raise typer.Exit(UNREAD) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="tracker-daemon",
     no_args_is_help=True,
     add_completion=False,
@@ -96,7 +118,11 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        # Python writes what is left at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard()
         typer.echo(f"tracker-daemon: {error.strerror}: what was written is not whole", err=True)
         sys.exit(1)
+
+
+def _discard() -> None:
+    """Let nobody meet what cannot be written: Python writes what is left at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -7,13 +7,13 @@ import asyncio
 import msgspec
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
+from tracker_daemon.cli.output import Terminal
 from tracker_daemon.config import Settings
 from tracker_daemon.doctor import Finding, examine
 
@@ -39,7 +39,7 @@ def check(config_file: ConfigFile = None, settings: Set = None, as_json: Json = 
 
 
 def _print(findings: list[Finding], settings: Settings) -> None:
-    console = Console()
+    console = Terminal()
     table = Table("part", "", "what was found", title="Set-up", title_justify="left", box=None)
     for finding in findings:
         table.add_row(finding.part, Text(finding.level, _COLOURS[finding.level]), escape(finding.seen))

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
+from tracker_daemon.cli.output import Terminal
 from tracker_daemon.daemon import contract_of
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.messages import REASONS
@@ -81,7 +81,7 @@ def list_(
             Text(f"{row['reason']}\n{row['field'] or ''}", overflow="fold"),
             Text(row["detail"]),
         )
-    Console().print(table if rows else "No dead letters.")
+    Terminal().print(table if rows else "No dead letters.")
 
 
 @app.command()
@@ -102,7 +102,7 @@ def show(
     for name, value in row.items():
         text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
         table.add_row(name, escape(text) if value is not None else "")
-    Console().print(table)
+    Terminal().print(table)
 
 
 @app.command()

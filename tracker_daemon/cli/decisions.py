@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
-from tracker_daemon.cli.output import Csv, cell, console, indented, number, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, cell, console, indented, money, print_csv, print_json, visible
 from tracker_daemon.cli.question import answer, connected_to, filtered
 from tracker_daemon.config import Settings
 from tracker_daemon.errors import InvalidQuestion
@@ -165,7 +165,7 @@ def print_table(rows: Iterable[Told], *, header: bool) -> None:
             cell(told.id).append("\n").append(cell(told.created_at)),
             cell(told.agent_name).append("\n").append(cell(told.model)),
             cell(told.symbol).append("\n").append(_action(told)),
-            cell(told.outcome, _COLOURS.get(told.outcome or "", "")).append(f"\n{number(told.pnl, '+')}"),
+            cell(told.outcome, _COLOURS.get(told.outcome or "", "")).append(f"\n{money(told.pnl)}"),
         )
     console().print(table)
 
@@ -206,7 +206,7 @@ def _ledger(events: tuple[Event, ...]) -> Table:
     for event in events:
         table.add_row(
             cell(event.observed_at).append("\n").append(cell(event.received_at)),
-            cell(event.outcome, _COLOURS.get(event.outcome, "")).append(f"\n{number(event.pnl, '+')}"),
+            cell(event.outcome, _COLOURS.get(event.outcome, "")).append(f"\n{money(event.pnl)}"),
             cell(event.source),
             cell(event.note),
         )

@@ -53,14 +53,29 @@ def number(value: float | Decimal | None, sign: str = "") -> str:
     return f"{exact:{sign},.{places}f}".rstrip("0").rstrip(".")
 
 
+def money(amount: float | Decimal | None) -> str:
+    """A P&L for a reader, with its sign: as `number`, and two places at least."""
+    told = number(amount, "+")
+    whole, point, places = told.partition(".")
+    return f"{whole}.{places:0<2}" if point or told[-1].isdigit() else told
+
+
 def indented(value: dict[str, Any] | None) -> str | None:
     """An object as JSON for a reader."""
     return None if value is None else msgspec.json.format(as_json(value), indent=2).decode()
 
 
+class Terminal(Console):
+    """A console that says so, as any other output does, where its reader has left."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what `app` ends the program for."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Where tables go; colours only on a terminal."""
-    return Console(highlight=False, markup=False)
+    return Terminal(highlight=False, markup=False)
 
 
 def write(data: bytes) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tracker_daemon import retention
 from tracker_daemon.cli.options import ConfigFile, Json, Set, age_or_time, load
+from tracker_daemon.cli.output import Terminal
 from tracker_daemon.config import Settings
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected
@@ -101,7 +102,7 @@ def _print(run: _Run, title: str) -> None:
     table.add_column(title, justify="right")
     for name, rows in run.rows.items():
         table.add_row(name, f"{rows:,}")
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(table)
     if run.horizon:
         console.print(f"Horizon: {run.horizon:%Y-%m-%d %H:%M:%S %Z}")

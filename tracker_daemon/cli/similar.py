@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Csv, cell, console, number, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, cell, console, money, print_csv, print_json, visible
 from tracker_daemon.cli.question import answer, filtered, json_object
 from tracker_daemon.queries import (
     MAX_DISTANCE,
@@ -105,7 +105,7 @@ def _table(each: Precedent, *, header: bool) -> Table:
     table.add_row(
         cell(each.id).append("\n").append(cell(each.created_at)),
         cell(each.agent_name).append("\n").append(cell(f"{each.symbol} {each.action or '-'}")),
-        cell(each.outcome).append(f"\n{number(each.pnl, '+')}"),
+        cell(each.outcome).append(f"\n{money(each.pnl)}"),
         f"{each.distance:.3f}\n{each.overlap:.0%}",
     )
     return table

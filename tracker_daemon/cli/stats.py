@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tracker_daemon.cli.charts import interval_bar, sparkline
 from tracker_daemon.cli.options import ConfigFile, Json, Set, age_or_time, load
-from tracker_daemon.cli.output import Csv, cell, console, number, print_csv, print_json
+from tracker_daemon.cli.output import Csv, cell, console, money, number, print_csv, print_json
 from tracker_daemon.cli.question import SHORT, answer, filtered, window
 from tracker_daemon.queries import KEYS, Answer, Filter, Key, Stats, decision_stats
 
@@ -110,8 +110,8 @@ def _one(group: Stats) -> Table:
     for name in _COLUMNS:
         value = getattr(group, name)
         bar = _bar(group, 25) if name == "resolved_success_rate" else Text()
-        sign = "+" if name.endswith("_pnl") and name != "stddev_pnl" else ""
-        text = _percent(value) if "rate" in name else number(value, sign)
+        told = money if name.endswith("_pnl") and name != "stddev_pnl" else number
+        text = _percent(value) if "rate" in name else told(value)
         table.add_row(name, text, bar)
     return table
 
@@ -131,7 +131,7 @@ def _many(groups: Sequence[Stats], keys: Sequence[Key]) -> Table:
             number(group.total_decisions),
             _percent(group.success_rate),
             rate.append(" ").append(_bar(group, 14)),
-            "-" if group.total_pnl is None else f"{group.total_pnl:+,.2f}",
+            money(group.total_pnl),
         )
     return table
 
@@ -161,7 +161,7 @@ def _days(groups: Sequence[Stats], keys: Sequence[Key], first: date, last: date)
             line[group.key["day"]] = group.total_pnl
     for names, pnl in lines.items():
         known = pnl.values()
-        ends = (number(end(known, default=None), "+") for end in (min, max))
+        ends = (money(end(known, default=None)) for end in (min, max))
         table.add_row(*map(cell, names), sparkline([pnl.get(str(day)) for day in days], 36), *ends)
     return table
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final
 import msgspec
 import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
+from tracker_daemon.cli.output import Terminal
 from tracker_daemon.config import Settings
 from tracker_daemon.daemon import contract_of
 from tracker_daemon.verify import MAX_HOLES, Fate, Verification
@@ -94,7 +94,7 @@ def _figures(fates: Counter[Fate]) -> dict[str, int]:
 
 
 def _print(seen: Verification, settings: Settings) -> None:
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("subject", overflow="fold")
     for name in _figures(Counter()):  # headings of two lines leave 80 columns room for millions

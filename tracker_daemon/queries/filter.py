@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -12,6 +13,7 @@ from msgspec import Meta, Struct
 
 from tracker_daemon.errors import InvalidPayload, InvalidQuestion
 from tracker_daemon.messages.payload import check_depth
+from tracker_daemon.situations import indicators
 
 Time = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 """A time with its offset from UTC."""
@@ -99,10 +101,14 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
             if not holdable(Decimal(getattr(self, name) or 0)):
                 raise InvalidQuestion(f"{name} is no number that a column could hold")
         for name in OBJECTS:
+            value = getattr(self, name)
             try:
-                check_depth(msgspec.json.encode(getattr(self, name)))
+                check_depth(msgspec.json.encode(value))
             except (InvalidPayload, RecursionError):
                 raise InvalidQuestion(f"{name} is nested deeper than any that is stored") from None
+            numbers = (one.value for one in indicators(value or {}) if isinstance(one.value, float))
+            if not all(map(math.isfinite, numbers)):  # JSON would have null in its place
+                raise InvalidQuestion(f"{name} holds a number that is none: NaN, or infinite")
 
 
 class Selection:

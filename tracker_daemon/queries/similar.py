@@ -145,15 +145,15 @@ class Precedent(Struct, frozen=True, kw_only=True):
 
 
 class Precedents(Struct, frozen=True, kw_only=True):
-    """The nearest of `near` decisions, of equally near ones the latest first: none, if nothing is near.
+    """The nearest decisions, of equally near ones the latest first: none, if nothing is near.
 
     `summary` is about these. `looked_at` is how many decisions with a context were looked at one by one; of
-    these `comparable` share enough of the situation, and the nearest is at `nearest`. They are all that the
-    filter chooses where that is `complete`; `by_index`, those that the index of situations holds nearest of
-    all it has, and the latest that it has not yet, but for `waiting` others; else the latest. `unknown` are
-    numbers of the situation that could not be compared: there is no scale for them among those learnt at
-    `scales_of`, the last ones then. `identifiers` are texts that were left out: by
-    the same lesson nearly every decision has another one.
+    these alone `comparable` share enough of the situation, `near` are near enough as well, and the nearest is
+    at `nearest`. They are all that the filter chooses where that is `complete`; `by_index`, those that the
+    index of situations holds nearest of all it has, and the latest that it has not yet, but for `waiting`
+    others; else the latest. `unknown` are numbers of the situation that could not be compared: there is no
+    scale for them among those learnt at `scales_of`, the last ones then. `identifiers` are texts that were
+    left out: by the same lesson nearly every decision has another one.
     """
 
     precedents: tuple[Precedent, ...]

@@ -21,8 +21,10 @@ FIRST: Final = 20
 """Decisions without which nothing is learnt."""
 MOST: Final = 5000
 """Decisions of a lesson, the latest ones; those without a context teach nothing."""
+SOON_SECONDS: Final = 3.0
+"""When it looks again while there is no lesson yet, or after one; then each time twice as long after."""
 LOOK_SECONDS: Final = 40.0
-"""How often it looks whether a lesson is due; its connection is closed meanwhile."""
+"""How often it looks at least whether a lesson is due; its connection is closed meanwhile."""
 MAX_SHARE: Final = 0.1
 """Part of the time that lessons may take where many are due."""
 
@@ -48,6 +50,7 @@ END AS context
 FROM llm_decisions WHERE created_at <= $1
 ORDER BY created_at DESC LIMIT {most:d}
 """
+_ANY: Final = "SELECT EXISTS (SELECT FROM llm_scales)"
 _KEEP: Final = (
     "INSERT INTO llm_scales (learnt_at, decisions, scales) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 )
@@ -59,6 +62,7 @@ class ScaleLearning(Chore):
     def __init__(self, dsn: str, *, statement_cache: bool = True) -> None:
         """Keep the address; `run` connects."""
         super().__init__(dsn, "scales", statement_cache=statement_cache)
+        self._rest = SOON_SECONDS
 
     async def _look(self, connection: Connection) -> float:
         """Learn what is due, one lesson at a time, unless another daemon does."""
@@ -68,9 +72,15 @@ class ScaleLearning(Chore):
         began = clock()
         if (until := await due(connection)) is not None:
             await learn(connection, until)
+            self._rest = SOON_SECONDS
             return (clock() - began) * (1 / MAX_SHARE - 1)
         await self._lease.give_back(connection)
-        return LOOK_SECONDS
+        with translated():
+            async with connection.transaction(readonly=True):
+                taught = await connection.fetchval(_ANY)
+        rest = self._rest
+        self._rest = min(2 * rest, LOOK_SECONDS) if taught else SOON_SECONDS
+        return rest
 
 
 async def due(connection: Connection) -> datetime | None:

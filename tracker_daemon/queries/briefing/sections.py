@@ -67,15 +67,17 @@ def _summary(facts: Facts) -> Iterator[Line]:
     similar = facts.similar
     said = [similar.summary.text]
     if similar.precedents:
+        least = "" if similar.complete else "at least "  # of others nobody knows how near they are
         said.append(
-            f"That is about the nearest {len(similar.precedents):,} of {similar.near:,}. A distance of 0 is "
-            "the same, 1 as far as can be."
+            f"That is about the nearest {len(similar.precedents):,} of {least}{similar.near:,}. A distance "
+            "of 0 is the same, 1 as far as can be."
         )
     elif similar.nearest is None:
         said.append("No decision shares enough of this situation to be compared with it.")
     else:
         said.append(
-            f"The nearest of {similar.comparable:,} is {similar.nearest:.2f} away, which is not near."
+            f"The nearest of {similar.comparable:,} compared is {similar.nearest:.2f} away, which is not "
+            "near."
         )
     if similar.unknown:
         named = ", ".join(map(short, similar.unknown[:NAMED]))
