@@ -471,6 +471,29 @@ async def look(dsn: str, **more: str) -> list[Finding]:
     return [finding async for finding in postgres.look(load(environ=environ))]
 
 
+async def test_where_questions_are_asked(dsn: str, sql: asyncpg.Connection) -> None:
+    """Another role, or another server, which need not be what the daemon writes to."""
+    nobody, elsewhere = f"reader_{uuid4().hex}", "postgresql://127.0.0.1:1/tracker"
+    await sql.execute(f"CREATE ROLE {nobody} LOGIN PASSWORD 'secret'")
+    address = urlsplit(dsn)
+    netloc = f"{nobody}:secret@127.0.0.1:{address.port}"
+    reading = address._replace(netloc=netloc, query="").geturl()
+
+    async def found(**more: str) -> list[Finding]:
+        settings = load(environ={"TRACKER_POSTGRES_DSN": dsn, **more})
+        return [finding for finding in await examine(settings) if finding.part == "questions"]
+
+    assert await found() == []
+    assert await found(TRACKER_QUERY_DSN=reading, TRACKER_QUERY_ENABLED="false") == []
+    away = await found(TRACKER_QUERY_DSN=elsewhere)
+    assert_only(away, "questions", "broken", "start it, or change TRACKER_QUERY_DSN")
+    denied = await found(TRACKER_QUERY_DSN=reading)
+    assert_only(denied, "questions", "broken", f"GRANT SELECT ON llm_scales TO {nobody}")
+    await sql.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {nobody}")
+    assert [finding.level for finding in await found(TRACKER_QUERY_DSN=reading)] == ["ok"]
+    await sql.execute(f"DROP OWNED BY {nobody}; DROP ROLE {nobody}")
+
+
 async def test_before_the_first_start_nothing_is_missing(database: str) -> None:
     """The daemon migrates by itself, unless it is not to, or cannot."""
     assert troubles(await look(database)) == []

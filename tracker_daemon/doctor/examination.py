@@ -1,4 +1,4 @@
-"""The round: PostgreSQL, NATS, the provider of embeddings; no one's trouble hides another's."""
+"""The round: PostgreSQL, also where questions go, NATS, the provider; no one's trouble hides another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from tracker_daemon.doctor import embeddings, jetstream, postgres
+from tracker_daemon.doctor import embeddings, jetstream, postgres, questions
 from tracker_daemon.doctor.finding import Finding
 from tracker_daemon.errors import Misconfigured, TrackerError, Unavailable
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS: Final = 20
 """Each side may take so long."""
 
-_ADDRESSES = {"postgres": "TRACKER_POSTGRES_DSN", "nats": "TRACKER_NATS_SERVERS"}
+_ADDRESSES = {
+    "postgres": "TRACKER_POSTGRES_DSN",
+    "questions": "TRACKER_QUERY_DSN",
+    "nats": "TRACKER_NATS_SERVERS",
+}
 _LOGIN = "; see TRACKER_NATS_USER and _PASSWORD, _TOKEN, _CREDS_FILE or _NKEY_SEED_FILE"
 
 
@@ -29,6 +33,7 @@ async def examine(settings: Settings) -> list[Finding]:
         finding
         for part, look in (
             ("postgres", postgres.look(settings)),
+            ("questions", questions.look(settings)),
             ("nats", jetstream.look(settings)),
             ("embeddings", embeddings.look(settings)),
         )
@@ -56,5 +61,5 @@ def _remedy(part: str, error: Unavailable) -> str:
     """What to do about a server that is not to be had; one that answers has said what is wrong."""
     if "authorization violation" in str(error).lower():
         return _LOGIN
-    answers = part == "postgres" and not isinstance(error.__cause__, OSError)
+    answers = part != "nats" and not isinstance(error.__cause__, OSError)
     return "" if answers else f"; start it, or change {_ADDRESSES[part]}"
