@@ -222,6 +222,59 @@ async def test_a_backfill_that_is_stopped_goes_on_where_it_was(
     assert all(row["made"] == vector(row["prompt"]) for row in rows)
 
 
+async def test_what_an_older_model_has_embedded_is_embedded_anew_by_its_name(
+    sql: asyncpg.Connection, remote: dict[str, str]
+) -> None:
+    """No other embedding is touched: of agents' own models, of none, and of the provider's own."""
+    await sql.execute(FILL, 60)
+    for first, last, model in (
+        (1, 40, "old"),
+        (41, 45, "it's their own"),
+        (46, 50, None),
+        (51, 55, "small-1"),
+    ):
+        await sql.execute(
+            "UPDATE llm_decisions SET prompt_embedding = '[9, 9, 9]', embedding_model = $3 "
+            "WHERE substr(prompt, 5)::int BETWEEN $1 AND $2",
+            first,
+            last,
+            model,
+        )
+    dry = await tracker("embed", "--renew", "old", "--dry-run", settings=remote)
+    assert dry.out.startswith("40 decisions would be given an embedding (small-1), of ")
+    done = await tracker("embed", "--renew", "old", settings=remote)
+    assert (done.code, done.out) == (0, "40 decisions were given an embedding (small-1)\n")
+    rows = await sql.fetch(
+        "SELECT prompt, substr(prompt, 5)::int AS number, embedding_model AS model, "
+        "prompt_embedding::float4[]::float8[] AS made FROM llm_decisions"
+    )
+    for row in rows:
+        if row["number"] <= 40:
+            assert (row["model"], row["made"]) == ("small-1", vector(row["prompt"]))
+        elif row["number"] <= 55:
+            assert row["made"] == [9, 9, 9]
+    assert await sql.fetchval(LACKING) == 5
+    assert await sql.fetchval("SELECT count(*) FROM llm_embedding_queue") == 40
+    both = await tracker("embed", "--renew", "old", "--renew", "it's their own", settings=remote)
+    assert both.out == "5 decisions were given an embedding (small-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "say what to embed"),
+        (("--backfill", "--renew", "old"), "say what to embed"),
+        (("--renew", "small-1"), "small-1 is what the provider makes"),
+    ],
+)
+async def test_what_is_embedded_anew_is_said_by_name(
+    arguments: tuple[str, ...], says: str, remote: dict[str, str]
+) -> None:
+    ended = await tracker("embed", *arguments, settings=remote)
+    assert ended.code == 2
+    assert says in " ".join(ended.err.split())
+
+
 async def test_a_backfill_waits_for_a_provider_that_fails_and_names_what_is_refused(
     sql: asyncpg.Connection, server: EmbeddingServer, remote: dict[str, str]
 ) -> None:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Set, load
 from tracker_daemon.config import Settings
-from tracker_daemon.embeddings import Provider, backfill, count_lacking, provider_of
+from tracker_daemon.embeddings import LACKING, Provider, Which, backfill, estimate, of_models, provider_of
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import Connection, connected
@@ -37,25 +37,37 @@ def embed(
     backfilling: Annotated[
         bool, typer.Option("--backfill", help="Give one to every decision that was stored without.")
     ] = False,
+    renewed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--renew",
+            metavar="MODEL",
+            help="Give a new one to every decision that has one of this model, an older one; repeatable.",
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count what would be embedded, and change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Only count, of many in a sample, and change nothing."),
     ] = False,
     config_file: ConfigFile = None,
     settings: Set = None,
 ) -> None:
     """Make embeddings of prompts, by the provider of the settings (TRACKER_EMBEDDING_PROVIDER).
 
-    Batch by batch, beside running daemons, which make those of new decisions by themselves.
+    Batch by batch, beside running daemons, which make those of new decisions by themselves. --renew names the
+    model whose embeddings are replaced, as embedding_model has it, whoever has made them: agents, too.
 
     Exit code 1: it was stopped, or a server is away; run it again for the rest.
     """
-    if not backfilling:
-        raise typer.BadParameter("say what to embed: --backfill")
+    if backfilling == bool(renewed):
+        raise typer.BadParameter("say what to embed: --backfill, or --renew and the name of a model")
     loaded = load(config_file, settings)
     provider = provider_of(loaded.embedding)
     if provider is None:
         raise SettingsError(["TRACKER_EMBEDDING_PROVIDER: must be local or openai: none makes no embeddings"])
-    run = _Run(loaded, provider)
+    if provider.model in (renewed or ()):
+        raise typer.BadParameter(f"{provider.model} is what the provider makes: name the model before it")
+    run = _Run(loaded, provider, of_models(renewed) if renewed else LACKING)
     try:
         asyncio.run(run.work(dry_run=dry_run))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -68,8 +80,9 @@ def embed(
 class _Run:
     """What one run has embedded so far."""
 
-    def __init__(self, settings: Settings, provider: Provider) -> None:
+    def __init__(self, settings: Settings, provider: Provider, which: Which) -> None:
         self._settings = settings
+        self._which = which
         self._provider = provider
         self._embedded = 0
         self._refused = 0
@@ -87,22 +100,24 @@ class _Run:
         dsn = postgres.dsn.get_secret_value()
         await check_schema(dsn, embedding.dimensions)
         async with connected(dsn, statement_cache=postgres.statement_cache) as connection:
-            count, characters = await count_lacking(connection, embedding.max_characters)
+            expected = await estimate(connection, embedding.max_characters, self._which)
             if dry_run:
+                about = "" if expected.exact else "about "
                 typer.echo(
-                    f"{count:,} decisions would be given an embedding ({self._provider.model}), of "
-                    f"{characters:,} characters in all; nothing was changed"
+                    f"{about}{expected.decisions:,} decisions would be given an embedding "
+                    f"({self._provider.model}), of {about}{expected.characters:,} characters in all; nothing "
+                    "was changed"
                 )
                 return
             try:
-                await self._fill(connection, count)
+                await self._fill(connection, expected.decisions)
             finally:
                 await self._provider.close()
 
     async def _fill(self, connection: Connection, count: int) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
         console = Console(stderr=True)
-        batches = backfill(connection, self._provider, self._settings.embedding)
+        batches = backfill(connection, self._provider, self._settings.embedding, self._which)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             shown = bar.add_task("", total=count)
             async with aclosing(batches):

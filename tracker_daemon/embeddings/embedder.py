@@ -45,16 +45,23 @@ class Batch(Struct, frozen=True):
 class Embedder:
     """Gives decisions their embeddings, under a lease that is prolonged while the provider is asked."""
 
-    def __init__(self, provider: Provider, settings: EmbeddingSettings, lease: Lease) -> None:
-        """Keep whom to ask, and how much at once; the lease is taken at each batch."""
+    def __init__(
+        self,
+        provider: Provider,
+        settings: EmbeddingSettings,
+        lease: Lease,
+        which: prompts.Which = prompts.LACKING,
+    ) -> None:
+        """Keep whom to ask, how much at once, and for which; the lease is taken at each batch."""
         self._provider = provider
         self._settings = settings
         self._lease = lease
+        self._which = which
         self._failures = 0
         self._known: Known = {}
 
     async def embed(self, connection: Connection, ids: Sequence[UUID]) -> AsyncIterator[Batch]:
-        """Fill what lacks an embedding; yield each batch once it is committed.
+        """Fill those that are to get an embedding; yield each batch once it is committed.
 
         What it does not take for good is named in the log, and keeps no embedding. Raises `ProviderFailed`,
         or `Unavailable` where another process has taken the lease: what was yielded is committed.
@@ -62,7 +69,7 @@ class Embedder:
         clock = asyncio.get_running_loop().time
         size = self._settings.batch_texts
         for part in (ids[at : at + size] for at in range(0, len(ids), size)):
-            texts = await prompts.read(connection, part, self._settings.max_characters)
+            texts = await prompts.read(connection, self._which, part, self._settings.max_characters)
             for batch in _split(texts, self._settings.batch_bytes):
                 began = clock()
                 made = await self._ask(connection, batch)
@@ -75,10 +82,10 @@ class Embedder:
         """Store the embeddings and return how many the database takes."""
 
         async def alone(id_: UUID) -> None:
-            await prompts.fill(connection, self._provider.model, {id_: made[id_]})
+            await prompts.fill(connection, self._which, self._provider.model, {id_: made[id_]})
 
         try:
-            await prompts.fill(connection, self._provider.model, made)
+            await prompts.fill(connection, self._which, self._provider.model, made)
         except Rejected:
             return len(made) - len(await singly(made, alone, REFUSED))
         return len(made)

@@ -10,7 +10,7 @@ from uuid import UUID
 from tracker_daemon import metrics
 from tracker_daemon.backlog import Backlog, Queue, idle
 from tracker_daemon.embeddings.embedder import REFUSED, Embedder
-from tracker_daemon.embeddings.prompts import LACKING
+from tracker_daemon.embeddings.prompts import LACKING, TELLING
 from tracker_daemon.errors import Misconfigured
 from tracker_daemon.postgres import translated
 
@@ -39,7 +39,7 @@ _QUEUE: Final = Queue(
 # what is stored later than that after its time has to wait for another daemon's first sweep.
 _SWEEP: Final = f"""
 WITH walked AS MATERIALIZED (
-    SELECT created_at, id, {LACKING} AS lacking FROM llm_decisions
+    SELECT created_at, id, {LACKING.condition} AND {TELLING} AS lacking FROM llm_decisions
     WHERE created_at >= GREATEST($2, now() - interval '1 day') AND created_at < now() - interval '1 hour'
       AND (created_at, id) > ($2, $3)
     ORDER BY created_at, id LIMIT {{rows:d}}
