@@ -601,7 +601,7 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
         (LARGE, "tables", "warning", ["ANALYZE llm_dead_letters"]),
         (
             'ALTER DATABASE "{database}" CONNECTION LIMIT 5',
-            *("connections", "warning", ["holds 12 connections", "room for 5"]),
+            *("connections", "warning", ["holds up to 14 connections", "room for 5"]),
         ),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import sys
 from io import TextIOWrapper
+from select import poll
 from typing import Annotated, Any, Final
 
 import typer
@@ -46,7 +46,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            output = select.poll()
+            output = poll()
             output.register(1, 0)
             if not output.poll(0):  # then it was another pipe
                 raise

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OLDEST_SERVER: Final = (14,)
 OLDEST_VECTOR: Final = (0, 8)
-BESIDE_WRITERS: Final = 5
-"""Connections that a daemon holds for its poll, three indexes and the scores; retention is one more."""
+BESIDE_WRITERS: Final = 7
+"""Connections that a daemon holds for its poll, three indexes, scores, scales and policies; retention is one more."""
 LARGE_BYTES: Final = 8 << 20
 """A smaller table needs no statistics."""
 
@@ -154,7 +154,7 @@ async def _tables(connection: Connection) -> list[Finding]:
 
 async def _connections(connection: Connection, needed: int) -> Finding:
     room = await connection.fetchval(_ROOM)
-    seen = f"a daemon holds {needed} connections, there is room for {room}"
+    seen = f"a daemon holds up to {needed} connections, there is room for {room}, of all daemons together"
     remedy = (
         "raise max_connections, or the limit of the role or the database, or lower TRACKER_POSTGRES_WRITERS "
         "or TRACKER_QUERY_CONNECTIONS"
