@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +42,23 @@ async def places(sql: asyncpg.Connection) -> dict[UUID, int | None]:
     """The generation in which each decision has its place, if it has one."""
     rows = await sql.fetch("SELECT decision_id, cell >> 16 AS generation FROM llm_situation_index")
     return {row["decision_id"]: row["generation"] for row in rows}
+
+
+async def bounds(sql: asyncpg.Connection) -> dict[int, tuple[int, list[float], list[float]]]:
+    """Of each cell the axes that any of its places has, and from where to where they lie: by the places."""
+    found: dict[int, tuple[int, list[float], list[float]]] = {}
+    for row in await sql.fetch(
+        "SELECT cell, present, situation::text AS text FROM llm_situation_index WHERE cell IS NOT NULL"
+    ):
+        at = json.loads(row["text"])
+        has = [bool(row["present"] >> axis & 1) for axis in range(len(at))]
+        present, low, high = found.get(row["cell"], (0, [math.inf] * len(at), [-math.inf] * len(at)))
+        found[row["cell"]] = (
+            present | row["present"],
+            [min(a, b if known else -math.inf) for a, b, known in zip(low, at, has, strict=True)],
+            [max(a, b if known else math.inf) for a, b, known in zip(high, at, has, strict=True)],
+        )
+    return found
 
 
 async def generations(sql: asyncpg.Connection) -> list[Any]:

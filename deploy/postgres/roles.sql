@@ -50,11 +50,12 @@ BEGIN
     -- The indexes, which the daemon keeps in the background, and who of several daemons does. A situation gets a new
     -- place whenever decisions have multiplied.
     GRANT SELECT ON llm_embedding_queue, llm_embedding_index, llm_text_queue, llm_text_index, llm_prompt_queue,
-        llm_situation_queue, llm_situation_axes, llm_situation_index TO tracker_writer, tracker_reader;
+        llm_situation_queue, llm_situation_axes, llm_situation_cells, llm_situation_index
+        TO tracker_writer, tracker_reader;
     GRANT INSERT, DELETE ON llm_embedding_queue, llm_text_queue, llm_situation_queue TO tracker_writer;
-    GRANT INSERT ON llm_embedding_index, llm_text_index, llm_prompt_queue, llm_situation_axes, llm_situation_index
-        TO tracker_writer;
-    GRANT UPDATE ON llm_situation_index TO tracker_writer;
+    GRANT INSERT ON llm_embedding_index, llm_text_index, llm_prompt_queue, llm_situation_axes, llm_situation_cells,
+        llm_situation_index TO tracker_writer;
+    GRANT UPDATE ON llm_situation_cells, llm_situation_index TO tracker_writer;
     GRANT UPDATE (swept_at) ON llm_situation_axes TO tracker_writer;
     GRANT SELECT, INSERT, UPDATE ON tracker_leases TO tracker_writer;
 

@@ -189,6 +189,43 @@ async def test_of_equally_near_ones_the_latest_are_found(
     assert answer.by_index
 
 
+async def test_a_cell_that_has_grown_is_looked_into(
+    store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by who has asked before, when another one was nearer."""
+    monkeypatch.setattr(module, "_FIRST_CELLS", 1)
+    numbers = [*range(31), *range(62, 95)]  # the first cut is at 62
+    await store.write(deliver(*(decision(context={"rsi": number}) for number in numbers)))
+    await study(sql)
+    await index_all(dsn)
+    asked = Situation(context={"rsi": 47}, max_distance=1)
+    [before] = (await ask(sql, asked, limit=1)).precedents
+    assert before.indicators[0].value == 62
+    await store.write(deliver(decision(context={"rsi": 45})))
+    await index_all(dsn)
+    [after] = (await ask(sql, asked, limit=1)).precedents
+    assert after.indicators[0].value == 45
+
+
+async def test_those_of_the_nearest_are_compared_that_are_so_when_no_indicator_is_too_far(
+    store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the sum of all differences others are nearer, more than are compared."""
+    monkeypatch.setattr(module, "_FIRST_CELLS", 48)
+    others = [(number, number, number) for number in range(100)]
+    somewhat = [(38, 62, 32)] * 12  # 0.45 away
+    elsewhere = [(20, 80, 114)] * LIMIT  # 0.53, of which 1/3 counts
+    contexts = [dict(zip(("rsi", "vix", "atr"), at, strict=True)) for at in (*others, *somewhat, *elsewhere)]
+    batch = deliver(*(decision(context=context) for context in contexts))
+    await store.write(batch)
+    await study(sql)
+    await index_all(dsn)
+    situation = Situation(context={"rsi": 20, "vix": 80, "atr": 50}, max_distance=0.6)
+    found = await ask(sql, situation, limit=LIMIT)
+    assert {each.id for each in found.precedents} == {each.message.identity for each in batch[-LIMIT:]}
+    assert (found.by_index, found.looked_at) == (True, 2 * LIMIT)
+
+
 async def test_while_all_get_new_places_they_are_found_at_the_old_ones(
     store: Store, sql: asyncpg.Connection, dsn: str
 ) -> None:

@@ -17,9 +17,10 @@ from structlog.testing import capture_logs
 
 from tests.chores import running
 from tests.factory import days_ago, decision, deliver
-from tests.situations import few, generations, index_all, places, queue, waiting
+from tests.situations import bounds, few, generations, index_all, places, queue, waiting
 from tests.waiting import blocked, until, until_metric
 from tracker_daemon.lease import Lease
+from tracker_daemon.migrate import migrations
 from tracker_daemon.postgres import connected
 from tracker_daemon.retention import cutoff, move_horizon, prune
 from tracker_daemon.situations.index import MAX_BYTES, SituationIndex
@@ -190,6 +191,55 @@ async def test_what_is_gone_or_placed_already_only_leaves_the_queue(
     await queue(sql, uuid4(), ids[3])
     await index_all(dsn)
     assert (await waiting(sql), set(await places(sql))) == ([], set(ids))
+
+
+# How far cells reach.
+
+
+async def reaches(sql: asyncpg.Connection) -> dict[int, tuple[int, list[float], list[float]]]:
+    """What is kept of each cell, numbers as they are printed."""
+    rows = await sql.fetch(
+        "SELECT cell, present, low::text[] AS low, high::text[] AS high FROM llm_situation_cells"
+    )
+    return {
+        row["cell"]: (row["present"], [float(at) for at in row["low"]], [float(at) for at in row["high"]])
+        for row in rows
+    }
+
+
+async def changes(sql: asyncpg.Connection) -> dict[int, int]:
+    return dict(await sql.fetch("SELECT cell, changed FROM llm_situation_cells"))
+
+
+@pytest.mark.usefixtures("few")
+async def test_a_cell_reaches_as_far_as_its_places(dsn: str, sql: asyncpg.Connection) -> None:
+    """From the first on, whatever they lack; and only what has grown has changed."""
+    await store(dsn, *situations(100), {"rsi": 30}, {"trend": "up"}, {})
+    await index_all(dsn)
+    assert len(await reaches(sql)) > 20
+    assert await reaches(sql) == await bounds(sql)
+    before, reached = await changes(sql), await reaches(sql)
+    await store(dsn, *situations(50), {"rsi": -7, "trend": "up"}, {"trend": "down"}, None)
+    await index_all(dsn)
+    assert await reaches(sql) == await bounds(sql)
+    grown = {cell for cell, reach in (await reaches(sql)).items() if reached.get(cell) != reach}
+    after = await changes(sql)
+    assert 0 < len(grown) < 5
+    assert {cell for cell in after if before.get(cell) != after[cell]} == grown
+    assert min(after[cell] for cell in grown) > max(before.values())
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_was_placed_before_the_migration_is_reached_too(dsn: str, sql: asyncpg.Connection) -> None:
+    await store(dsn, *situations(100), {"rsi": 30}, {"trend": "up"}, None)
+    await index_all(dsn)
+    reached = await reaches(sql)
+    await sql.execute("DROP FUNCTION llm_situation_cells_widen CASCADE; DROP TABLE llm_situation_cells")
+    [migration] = [each for each in migrations() if each.name == "situation_cells"]
+    async with sql.transaction():
+        await sql.execute(migration.sql)
+    assert await reaches(sql) == reached
+    assert len(reached) > 20
 
 
 # A new place.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from tracker_daemon.situations import indicators
 from tracker_daemon.situations.asking import Asking, askings
-from tracker_daemon.situations.axes import FAR, MAX_AXES, Axes, Place, Values
-from tracker_daemon.situations.tree import Cut, Grower, Tree, leaf, reach
+from tracker_daemon.situations.axes import FAR, MAX_AXES, Axes, Axis, Place, Values
+from tracker_daemon.situations.cells import Cells
+from tracker_daemon.situations.tree import Cut, Grower, Tree, leaf
 
 SPREADS = {"rsi": 30.0, "macd.line": 1.5, "atr": 2.0, "flat": 0.0}
 
@@ -51,6 +53,14 @@ def far(asking: Asking, place: Place) -> tuple[float, float]:
     return (sum(gaps) / shared if shared else 0.0), shared
 
 
+def widen(cells: Cells, number: int, place: Place) -> None:
+    """Let a place into its cell."""
+    has = [place.present >> axis & 1 for axis in range(len(place.coordinates))]
+    low = [at if known else -math.inf for at, known in zip(place.coordinates, has, strict=True)]
+    high = [at if known else math.inf for at, known in zip(place.coordinates, has, strict=True)]
+    cells.widen(number, place.present, low, high)
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test's data
@@ -58,8 +68,11 @@ async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed:
     axes = learnt(contexts[:500])
     tree = await Grower(6).grow([axes.place(each) for each in contexts[:500]])
     cells: dict[int, list[Place]] = {}
+    boxes = Cells(tree)
     for place in map(axes.place, contexts):
-        cells.setdefault(leaf(tree, place), []).append(place)
+        number = leaf(tree, place)
+        cells.setdefault(number, []).append(place)
+        widen(boxes, number, place)
     assert len(cells) > 50
     pruned = 0
     for _ in range(30):
@@ -67,14 +80,36 @@ async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed:
         if not (asked := askings(axes, weighted(situation, rsi=2.5), SPREADS, chance.choice([0.01, 0.5, 1]))):
             continue
         for asking in asked:
-            reached = {cell: bound for bound, cell in reach(tree, asking.axes, asking.min_shared)}
+            order = list(boxes.reach(asking))
+            assert order == sorted(order, key=lambda one: one[0])
+            reached = {cell: bound for bound, cell in order}
             for cell, places in cells.items():
                 found = [far(asking, place) for place in places]
                 enough = [gap for gap, shared in found if shared and shared >= asking.min_shared - 1e-9]
                 if enough:
-                    assert reached[cell] <= min(enough) + 1e-9
+                    assert reached[cell] <= min(enough) + 1e-6  # a bound is a float32
                     pruned += reached[cell] > 0.25
     assert pruned > 100
+
+
+async def test_a_cell_reaches_as_far_as_what_lies_in_it() -> None:
+    """And no farther: a question looks into none that is empty, nor where too little is shared."""
+    tree = Cut(0, 0.5, 1, Cut(1, 0.5, 2, 3, 4))
+    axes = Axes([Axis("a"), Axis("b", high=9.0)])
+    [asking] = askings(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 0.5)
+    cells = Cells(tree)
+    assert list(cells.reach(asking)) == []
+    widen(cells, 1, Place([0.25, 1.0], 0b11))
+    widen(cells, 3, Place([0.75, 2.5], 0b11))
+    assert list(cells.reach(asking)) == [(0.625, 1), (0.625, 3)]
+    widen(cells, 1, Place([-1.0, 1.5], 0b11))
+    assert list(cells.reach(asking)) == [(0.25, 1), (0.625, 3)]
+    widen(cells, 1, Place([0.25, 0.0], 0b01))
+    assert list(cells.reach(asking)) == [(0.0, 1), (0.625, 3)]
+    widen(cells, 4, Place([0.75, 0.0], 0b01))
+    assert list(cells.reach(asking)) == [(0.0, 1), (0.625, 3), (0.75, 4)]
+    [whole] = askings(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 1)
+    assert list(cells.reach(whole)) == [(0.0, 1), (0.625, 3)]
 
 
 async def test_a_cell_holds_about_as_many_as_another() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OLDEST_SERVER: Final = (14,)
 OLDEST_VECTOR: Final = (0, 8)
 BESIDE_WRITERS: Final = 7
-"""Connections that a daemon holds for its poll, three indexes, scores, scales and policies; retention is one more."""
+"""Connections of its poll, three indexes, scores, scales and policies; retention is one more."""
 LARGE_BYTES: Final = 8 << 20
 """A smaller table needs no statistics."""
 

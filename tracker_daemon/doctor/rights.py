@@ -21,6 +21,7 @@ _OF_A_DAEMON: Final = {
     "llm_situation_queue": "SELECT, INSERT, DELETE",
     "llm_situation_index": "SELECT, INSERT, UPDATE",
     "llm_situation_axes": "SELECT, INSERT, UPDATE swept_at",
+    "llm_situation_cells": "SELECT, INSERT, UPDATE",
     "llm_prompt_queue": "SELECT, INSERT",
     "tracker_retention": "SELECT",
     "tracker_leases": "SELECT, INSERT, UPDATE",

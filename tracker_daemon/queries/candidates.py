@@ -8,27 +8,26 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tracker_daemon.postgres import schema_of_vector
 from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection
 from tracker_daemon.queries.times import bounded
 from tracker_daemon.situations.asking import Asking, askings
-from tracker_daemon.situations.axes import Axes, Axis
-from tracker_daemon.situations.tree import Tree, reach
+from tracker_daemon.situations.generations import Known, known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from asyncpg import Record
 
     from tracker_daemon.postgres import Connection
     from tracker_daemon.queries.situation import Situation
 
-PLACES: Final = 100
-"""The nearest places that an answer compares, or five for each precedent where these are more."""
+PLACES: Final = 200
+"""The nearest, of which an answer compares some or all; five for each precedent, if that is more."""
+COMPARED: Final = 2
+"""Places that an answer compares for each precedent, where the index has axes for all that is asked."""
 MOST_PLACES: Final = 10_000
 """Where the outcome matters: it is looked up for so many."""
 QUEUED_ROWS: Final = 10
@@ -45,49 +44,64 @@ _KNOWN: Final = ("symbol", "agent_name", "decision_type", "since", "until", "as_
 
 # Each decision is in the index or the queue once a sweep has seen them all. A generation counts for as long
 # as anything lies in it.
-_GENERATIONS: Final = """
-SELECT generation, axes, tree FROM llm_situation_axes
-WHERE EXISTS (SELECT 1 FROM llm_situation_axes WHERE swept_at IS NOT NULL)
-  AND generation BETWEEN (SELECT min(cell) >> 16 FROM llm_situation_index)
-                     AND (SELECT max(cell) >> 16 FROM llm_situation_index)
+_OUTSET: Final = """
+SELECT ARRAY(
+    SELECT ROW(generation, learnt_at) FROM llm_situation_axes
+    WHERE EXISTS (SELECT 1 FROM llm_situation_axes WHERE swept_at IS NOT NULL)
+      AND generation BETWEEN (SELECT min(cell) >> 16 FROM llm_situation_index)
+                         AND (SELECT max(cell) >> 16 FROM llm_situation_index)
+) AS generations, (
+    SELECT COALESCE(max(changed), 0) FROM llm_situation_cells
+) AS changed, ARRAY(
+    SELECT ROW(path, (scales -> path ->> 'spread')::float8) FROM (
+        SELECT scales FROM llm_scales WHERE learnt_at <= COALESCE($2::timestamptz, 'infinity')
+        ORDER BY learnt_at DESC LIMIT 1
+    ) learnt CROSS JOIN unnest($1::text[]) path
+    WHERE scales -> path IS NOT NULL
+) AS spreads, ARRAY(
+    SELECT unnest(decisions)
+    FROM (SELECT decisions FROM llm_situation_queue ORDER BY id DESC LIMIT $3) last
+) AS latest, (
+    SELECT COALESCE(sum(cardinality(decisions)), 0)
+    FROM (SELECT decisions FROM llm_situation_queue ORDER BY id DESC OFFSET $3) others
+) AS waiting, (
+    SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'
+) AS vector
 """
-_SPREADS: Final = """
-SELECT path, (scales -> path ->> 'spread')::float8 AS spread FROM (
-    SELECT scales FROM llm_scales WHERE learnt_at <= COALESCE($2::timestamptz, 'infinity')
-    ORDER BY learnt_at DESC LIMIT 1
-) learnt CROSS JOIN unnest($1::text[]) path
-WHERE scales -> path IS NOT NULL
-"""
-# Most places have all that is asked: for the others, what they lack is taken back.
+# Most places have all that is asked: for the others, what they lack is taken back. `apart`, of the nearest
+# alone, is the distance as it will be compared: in the sum no indicator has a most.
 _NEAREST: Final = """
-SELECT decision_id, {made_at} AS created_at,
-       CASE WHEN complete THEN far ELSE (far - ({lacking})) / shared END AS distance
+SELECT decision_id, {made_at} AS created_at, distance, ({apart}) / (1 - ({lost})) AS apart
 FROM (
-    SELECT decision_id, created_at, present, present & {bits:d} = {bits:d} AS complete,
-           CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost}) END AS shared,
-           {vector}.l1_distance(
-               situation OPERATOR({vector}.*) {slopes}::float8[]::{vector}.vector,
-               {target}::float8[]::{vector}.vector
-           ) AS far
-    FROM llm_situation_index
-    WHERE cell = ANY({cells}::int[]) AND created_at IS NOT NULL AND {condition}
+    SELECT decision_id, created_at, present, distance, situation::real[] AS at
+    FROM (
+        SELECT decision_id, created_at, present, situation, distance
+        FROM (
+            SELECT decision_id, created_at, present, situation,
+                   CASE WHEN shared = 1 THEN far WHEN shared >= {least} THEN (far - ({lacking})) / shared END
+                       AS distance
+            FROM (
+                SELECT decision_id, created_at, present, situation,
+                       CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost_of_it}) END AS shared,
+                       {vector}.l1_distance(
+                           situation OPERATOR({vector}.*) {slopes}::float8[]::{vector}.vector,
+                           {target}::float8[]::{vector}.vector
+                       ) AS far
+                FROM llm_situation_index
+                WHERE cell = ANY({cells}::int[]) AND created_at IS NOT NULL AND {condition}
+                OFFSET 0
+            ) placed
+            OFFSET 0
+        ) compared
+        WHERE distance <= {farthest}::float8
+        ORDER BY distance, created_at DESC LIMIT {most:d}
+    ) nearest
     OFFSET 0
-) placed
-WHERE shared >= {least}
-ORDER BY distance, placed.created_at DESC LIMIT {most:d}
+) told
 """
 # By the primary key: the planner would look all of a symbol up, too.
 _PASSING: Final = """
 SELECT id FROM (SELECT * FROM {source} WHERE id = ANY({ids}::uuid[]) OFFSET 0) found WHERE {condition}
-"""
-_QUEUE: Final = """
-SELECT ARRAY(
-    SELECT unnest(decisions)
-    FROM (SELECT decisions FROM llm_situation_queue ORDER BY id DESC LIMIT {rows:d}) last
-) AS latest, (
-    SELECT COALESCE(sum(cardinality(decisions)), 0)
-    FROM (SELECT decisions FROM llm_situation_queue ORDER BY id DESC OFFSET {rows:d}) others
-) AS waiting
 """
 
 
@@ -99,17 +113,24 @@ class Candidates(Struct, frozen=True):
 
 
 class _Look(Struct, frozen=True):
-    """What is asked of the places of a generation, which have so many `axes`, and the cells they lie in."""
+    """What is asked of the places of a generation, and what they are ranked by."""
 
-    generation: int
-    axes: int
+    known: Known
     asking: Asking
-    tree: Tree
+    ranking: Asking
 
     def cells(self) -> Iterator[tuple[float, int]]:
         """Yield the cells to look into, the nearest first, with their distance."""
-        for bound, leaf in reach(self.tree, self.asking.axes, self.asking.min_shared):
-            yield bound, (self.generation << 16) + leaf
+        for bound, leaf in self.known.cells.reach(self.asking):
+            yield bound, (self.known.generation.number << 16) + leaf
+
+    def best(self, places: Sequence[Record], limit: int) -> list[UUID]:
+        """What to compare of these: the nearest, where all that is asked has axes; else all."""
+        if self.ranking.part < 1 - _LEAST:
+            return [row["decision_id"] for row in places]
+        ranked = sorted(places, key=itemgetter("created_at"), reverse=True)
+        ranked.sort(key=itemgetter("apart"))
+        return [row["decision_id"] for row in ranked[: COMPARED * limit]]
 
 
 async def candidates(
@@ -122,46 +143,39 @@ async def candidates(
     """
     if any(getattr(wanted, name) is not None for name in Filter.__struct_fields__ if name not in _KNOWN):
         return None
-    looks = await _looks(connection, situation, wanted)
+    counting = situation.weighted()
+    paths = [indicator.path for indicator, _ in counting]
+    [outset] = await connection.fetch(_OUTSET, paths, wanted.as_of, QUEUED_ROWS)
+    looks = []
+    for one in await known(connection, outset["generations"], outset["changed"]):
+        asked = askings(one.generation.axes, counting, dict(outset["spreads"]), situation.min_overlap)
+        if not asked:
+            return None
+        looks += [_Look(one, asking, asked[0]) for asking in asked]
     if not looks:
         return None
-    places = _Places(connection, wanted, await schema_of_vector(connection), situation.max_distance)
+    places = _Places(connection, wanted, outset["vector"], situation.max_distance)
     found: dict[UUID, None] = {}
     for look in looks:
         chosen = await _chosen(places, look, limit, resolved=resolved)
         if chosen is None:
             return None
         found |= dict.fromkeys(chosen)
-    [queue] = await connection.fetch(_QUEUE.format(rows=QUEUED_ROWS))
-    return Candidates([*(found | dict.fromkeys(queue["latest"]))], queue["waiting"])
-
-
-async def _looks(connection: Connection, situation: Situation, wanted: Filter) -> list[_Look]:
-    """What is to be asked of the index; nothing, if it cannot answer."""
-    counting = situation.weighted()
-    paths = [indicator.path for indicator, _ in counting]
-    spreads = {row["path"]: row["spread"] for row in await connection.fetch(_SPREADS, paths, wanted.as_of)}
-    found = []
-    for row in await connection.fetch(_GENERATIONS):
-        axes = Axes(msgspec.json.decode(row["axes"], type=list[Axis]))
-        tree = msgspec.json.decode(row["tree"], type=Tree)
-        if not (asked := askings(axes, counting, spreads, situation.min_overlap)):
-            return []
-        found += [_Look(row["generation"], len(axes.all), asking, tree) for asking in asked]
-    return found
+    return Candidates([*(found | dict.fromkeys(outset["latest"]))], outset["waiting"])
 
 
 async def _chosen(places: _Places, look: _Look, limit: int, *, resolved: bool) -> list[UUID] | None:
     """The nearest that the whole filter chooses; None: of very many, too few have the outcome."""
     enough = max(PLACES, 5 * limit)
     if not resolved and places.wanted.outcome is None:
-        return await places.nearest(look, limit, enough)
+        return look.best(await places.nearest(look, limit, enough), limit)
     count = 2 * limit
     while True:
         near = await places.nearest(look, count, max(2 * count, enough))
-        passing = await places.passing(near, resolved=resolved)
-        if len(passing.intersection(near[:count])) >= limit or len(near) < count:
-            return [id_ for id_ in near if id_ in passing][:enough]
+        passing = await places.passing([row["decision_id"] for row in near], resolved=resolved)
+        chosen = [row for row in near if row["decision_id"] in passing]
+        if sum(row["decision_id"] in passing for row in near[:count]) >= limit or len(near) < count:
+            return look.best(chosen[:enough], limit)
         if count >= MOST_PLACES:
             return None
         count = min(count * _GROWTH, MOST_PLACES)
@@ -177,7 +191,7 @@ class _Places:
         self._vector = vector
         self._max_distance = max_distance
 
-    async def nearest(self, look: _Look, count: int, most: int) -> list[UUID]:
+    async def nearest(self, look: _Look, count: int, most: int) -> list[Record]:
         """So many at `most`, the nearest first, with the `count` nearest among them that are near at all.
 
         Cells are looked into, the nearest first, until no other can hold what is nearer than these.
@@ -185,14 +199,15 @@ class _Places:
         found: list[Record] = []
         reached, size, far = look.cells(), _FIRST_CELLS, math.inf
         while cells := [cell for _, cell in islice(_no_farther(reached, far), size)]:
-            found += await self._look_into(look, cells, most)
+            farthest = found[most - 1]["distance"] if len(found) >= most else math.inf
+            found += await self._look_into(look, cells, most, farthest)
             found.sort(key=itemgetter("created_at"), reverse=True)
             found.sort(key=itemgetter("distance"))
             if len(cells) < size:
                 break
             last = found[count - 1]["distance"] if len(found) >= count else math.inf
             size, far = size * _GROWTH, min(last, self._max_distance / look.asking.part)
-        return [row["decision_id"] for row in found[:most]]
+        return found[:most]
 
     async def passing(self, ids: list[UUID], *, resolved: bool) -> set[UUID]:
         """Those of the decisions that have the outcome."""
@@ -201,37 +216,60 @@ class _Places:
         statement = _PASSING.format(source=chosen.source, ids=chosen.parameter(ids), condition=condition)
         return {row["id"] for row in await self._connection.fetch(statement, *chosen.values)}
 
-    async def _look_into(self, look: _Look, cells: list[int], most: int) -> list[Record]:
-        """The nearest places in these cells."""
-        asked, known = look.asking, replace(self.wanted, outcome=None, as_of=None)
-        chosen = Selection(known)
+    async def _look_into(self, look: _Look, cells: list[int], most: int, farthest: float) -> list[Record]:
+        """The nearest places in these cells that are no farther."""
+        asking, ranking, axes = look.asking, look.ranking, len(look.known.generation.axes.all)
+        chosen = Selection(replace(self.wanted, outcome=None, as_of=None))
         condition = chosen.condition
         if self.wanted.as_of is not None:
             condition += f" AND created_at <= {chosen.parameter(self.wanted.as_of)}"
-        has = "present & {bit:d} = 0"
-        lacking = " + ".join(
-            f"CASE WHEN {has.format(bit=1 << number)} THEN {abs(one.coordinate) * one.slope!r} ELSE 0 END"
-            for number, one in asked.axes.items()
-        )
-        lost = " + ".join(
-            f"CASE WHEN {has.format(bit=1 << number)} THEN {share!r} ELSE 0 END"
-            for number, share in asked.shares.items()
-        )
         statement = _NEAREST.format(
             vector=self._vector,
-            bits=asked.bits,
-            lacking=lacking,
-            lost=lost,
+            bits=asking.bits,
+            lacking=_lacking(asking),
+            lost_of_it=_lost(asking),
+            apart=_apart(ranking),
+            lost=_lost(ranking),
             made_at=bounded("created_at"),
-            least=repr(max(asked.min_shared - _LEAST, _LEAST)),
+            least=repr(max(asking.min_shared - _LEAST, _LEAST)),
             condition=condition,
-            slopes=chosen.parameter(asked.slopes(look.axes)),
-            target=chosen.parameter(asked.target(look.axes)),
+            slopes=chosen.parameter(asking.slopes(axes)),
+            target=chosen.parameter(asking.target(axes)),
             cells=chosen.parameter(cells),
+            farthest=chosen.parameter(farthest),
             most=most,
         )
         return await self._connection.fetch(statement, *chosen.values)
 
 
+def _lacking(asking: Asking) -> str:
+    """How far 0, which stands for what a place lacks, is from the question."""
+    return _sum("= 0", {number: repr(abs(one.coordinate) * one.slope) for number, one in asking.axes.items()})
+
+
+def _lost(asking: Asking) -> str:
+    """The share of what a place lacks."""
+    return _sum("= 0", {number: repr(share) for number, share in asking.shares.items()})
+
+
+def _apart(asking: Asking) -> str:
+    """How far what a place has is from the question, no indicator farther than it can be."""
+    return _sum(
+        "<> 0",
+        {
+            number: f"LEAST(abs(at[{number + 1}] - {one.coordinate!r}) * {one.slope!r}, {one.share!r})"
+            for number, one in asking.axes.items()
+        },
+    )
+
+
+def _sum(has: str, terms: Mapping[int, str]) -> str:
+    """SQL for the sum of the terms of those axes that a place has, or lacks; in floats, not in decimals."""
+    return " + ".join(
+        f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
+        for number, term in terms.items()
+    )
+
+
 def _no_farther(reached: Iterator[tuple[float, int]], far: float) -> Iterator[tuple[float, int]]:
-    return takewhile(lambda one: one[0] <= far, reached)
+    return takewhile(lambda one: one[0] <= far + _LEAST, reached)

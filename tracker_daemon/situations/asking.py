@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from tracker_daemon.situations.tree import Asked
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -19,6 +17,17 @@ MIN_PART: Final = 0.75
 
 _STEEPEST: Final = 1000.0
 _FLATTEST: Final = 1e-9
+
+
+class Asked(Struct, frozen=True):
+    """What a question says on an axis: its coordinate, and how much a step of 1 away from it costs.
+
+    `share`: the weight of the indicator, among those of the question that have axes.
+    """
+
+    coordinate: float
+    slope: float
+    share: float
 
 
 class Asking(Struct, frozen=True):
@@ -100,12 +109,11 @@ def _asking(
         shares[numbers[0]] = share = weight / covered
         for number in numbers:
             axis = axes.all[number]
-            slope, gap = share, 0.5
+            slope = share
             if axis.category is None:
-                gap = 0.0 if axis.spread else 1.0
-                slope = share * _slope(axis.spread, spreads[indicator.path])
+                slope *= _slope(axis.spread, spreads[indicator.path])
             coordinate = axis.coordinate(indicator.value)
-            asked[number] = Asked(coordinate, slope if slope > _FLATTEST else 0.0, gap, share)
+            asked[number] = Asked(coordinate, slope if slope > _FLATTEST else 0.0, share)
     return Asking(asked, shares, covered / everything, max((least - everything + covered) / covered, 0.0))
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
 
 from tracker_daemon import metrics
 from tracker_daemon.backlog import Backlog, Queue, idle
 from tracker_daemon.messages.payload import stored_object
 from tracker_daemon.postgres import schema_of_vector, translated
-from tracker_daemon.situations.axes import Axes, Axis, Values
-from tracker_daemon.situations.tree import Grower, Tree, leaf
+from tracker_daemon.situations.axes import Values
+from tracker_daemon.situations.generations import Generation, generation_of
+from tracker_daemon.situations.tree import Grower, leaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +26,12 @@ FIRST: Final = 5000
 """Decisions without which there is no index: so many are compared one by one."""
 TIMES: Final = 4
 """As many decisions as there were when a generation was learnt make the next one due."""
-SAMPLE: Final = 5000
+SAMPLE: Final = 10_000
 """Decisions that axes and cells are learnt from, wherever in the record."""
-IN_A_CELL: Final = 250
+IN_A_CELL: Final = 125
 """Decisions of a cell when it is made; `TIMES` as many when the next generation is due."""
-MAX_CELLS: Final = 2048
-"""A question reads the tree as a whole."""
+MAX_CELLS: Final = 8192
+"""Each takes a process that asks 500 bytes."""
 LOOK_SECONDS: Final = 300.0
 """How often decisions are counted."""
 SWEEP_SECONDS: Final = 6 * 3600.0
@@ -59,7 +59,7 @@ ORDER BY generation DESC LIMIT 1
 _COUNT: Final = "SELECT count(*) FROM (SELECT id FROM llm_decisions ORDER BY id LIMIT $1) first_ones"
 _DUE: Final = "SELECT COALESCE(max(decisions) * {times:d}, {first:d}) FROM llm_situation_axes"
 _CONTEXT: Final = f"CASE WHEN pg_column_size(context) <= {MAX_BYTES} THEN context END AS context"
-_SOME: Final = f"SELECT {_CONTEXT} FROM llm_decisions TABLESAMPLE SYSTEM ({{percent!r}}) LIMIT {3 * SAMPLE}"
+_SOME: Final = f"SELECT {_CONTEXT} FROM llm_decisions TABLESAMPLE SYSTEM ({{percent!r}}) LIMIT {2 * SAMPLE}"
 _KEEP: Final = """
 INSERT INTO llm_situation_axes (generation, decisions, axes, tree)
 SELECT COALESCE(max(generation), 0) + 1, $1, $2, $3 FROM llm_situation_axes
@@ -111,27 +111,13 @@ SELECT id FROM walked ORDER BY id OFFSET {rows:d} - 1
 _SWEPT: Final = "UPDATE llm_situation_axes SET swept_at = now() WHERE generation = $1 AND swept_at IS NULL"
 
 
-class _Generation(Struct, frozen=True):
-    number: int
-    axes: Axes
-    tree: Tree
-
-    def place(self, context: Any) -> str:
-        """Cell, axes that it has and coordinates of a context, as SQL; NULL for what has no place."""
-        if context is None:
-            return "NULL, 0, NULL"
-        place = self.axes.place(context)
-        cell = (self.number << 16) + leaf(self.tree, place)
-        return f"{cell}, {place.present}, '[{','.join(map(repr, place.coordinates))}]'"
-
-
 class SituationIndex(Backlog):
     """Gives queued decisions their places; those that are gone leave the queue."""
 
     def __init__(self, dsn: str, *, busy: Callable[[], bool] = idle, statement_cache: bool = True) -> None:
         """Keep the address; `run` connects."""
         super().__init__(dsn, _QUEUE, busy=busy, statement_cache=statement_cache)
-        self._generation: _Generation | None = None
+        self._generation: Generation | None = None
         self._count_decisions_at = self._sweep_at = 0.0
         self._swept = UUID(int=0)
 
@@ -146,7 +132,7 @@ class SituationIndex(Backlog):
                 vector = await schema_of_vector(connection)
         places = []
         for number, row in enumerate(rows):
-            places.append(f"('{row['id']}', {generation.place(stored_object(row['context']))})")
+            places.append(f"('{row['id']}', {_place(generation, stored_object(row['context']))})")
             if not number % _TURN:
                 await asyncio.sleep(0)
         enter = _INDEX.format(vector=vector, places=", ".join(places)) if places else ""
@@ -177,14 +163,12 @@ class SituationIndex(Backlog):
         self._swept = last
         return True
 
-    async def _latest(self, connection: Connection) -> _Generation | None:
+    async def _latest(self, connection: Connection) -> Generation | None:
         with translated():
             async with connection.transaction(readonly=True):
                 row = await connection.fetchrow(_LATEST, self._generation and self._generation.number)
         if row is not None:
-            axes = Axes(msgspec.json.decode(row["axes"], type=list[Axis]))
-            tree = msgspec.json.decode(row["tree"], type=Tree)
-            self._generation = _Generation(row["generation"], axes, tree)
+            self._generation = generation_of(row)
         return self._generation
 
 
@@ -222,3 +206,12 @@ async def learn(connection: Connection) -> bool:
                 _KEEP, decisions, msgspec.json.encode(axes.all).decode(), msgspec.json.encode(tree).decode()
             )
     return True
+
+
+def _place(generation: Generation, context: Any) -> str:
+    """Cell, axes that it has and coordinates of a context, as SQL; NULL for what has no place."""
+    if context is None:
+        return "NULL, 0, NULL"
+    place = generation.axes.place(context)
+    cell = (generation.number << 16) + leaf(generation.tree, place)
+    return f"{cell}, {place.present}, '[{','.join(map(repr, place.coordinates))}]'"
