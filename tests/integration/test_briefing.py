@@ -164,6 +164,18 @@ async def test_the_whole_block(sql: asyncpg.Connection) -> None:
     assert all_.text == BLOCK.replace("> data, response", '> data, prompt: "?"\n> data, response')
 
 
+async def test_what_is_near_is_counted_among_what_was_compared(
+    sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all others nobody knows."""
+    await learnt(sql, BEGIN, 10)
+    await write(sql, [row(1, "IBM", 1), row(2, "IBM", 2)], [])
+    await sql.execute("UPDATE llm_decisions SET outcome = 'SUCCESS'")
+    assert "That is about the nearest 2 of 2." in (await ask(sql)).text
+    monkeypatch.setattr("tracker_daemon.queries.similar.CANDIDATES", 1)
+    assert "That is about the nearest 1 of at least 1." in (await ask(sql)).text
+
+
 async def test_where_there_is_no_evidence_it_says_so(store: Store, sql: asyncpg.Connection) -> None:
     """An agent that nobody knows still hears of what others did; a situation that nobody had, of nothing."""
     await fill(store)
