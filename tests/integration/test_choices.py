@@ -208,10 +208,25 @@ async def test_what_nobody_can_understand_ends_nothing(agent: Agent, sql: asyncp
     """Written by an operator's hand, or by a version that knows more."""
     with capture_logs() as lines:
         await sql.execute("INSERT INTO llm_experiments (name, definition) VALUES ('odd', '{}')")
-        await until(lambda: any("cannot be read" in line["event"] for line in lines))
+        await until(lambda: any("the experiment odd cannot be read" in str(line) for line in lines))
         assert await knows(agent)
         await sql.execute("DELETE FROM llm_experiments WHERE name = 'odd'")
         await until(lambda: any("are read again" in line["event"] for line in lines))
+
+
+async def test_a_defect_is_told_to_the_log_and_ends_nothing(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with capture_logs() as lines:
+        with monkeypatch.context() as patch:
+            patch.setattr(known.Known, "read", broken)
+            await until(lambda: any(line.get("exc_info") for line in lines))
+            assert await knows(agent)
+        await until(lambda: any("are read again" in line["event"] for line in lines))
+    assert len(lines) == 2
 
 
 async def test_evidence_is_added_up_anew_where_it_is_old_or_its_policy_has_changed(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 COMPARED: Final = 2 / 3
 """The part of all occasions that goes to the experiment."""
-AT_ONCE: Final = 32
+AT_ONCE: Final = 8
 PATIENCE_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.2
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.errors import InvalidQuestion, Misconfigured
 from tracker_daemon.experiments.experiment import Definition, Experiment
 from tracker_daemon.postgres import translated
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 _BEGIN: Final = "INSERT INTO llm_experiments (name, definition) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 _STOP: Final = "UPDATE llm_experiments SET stopped_at = now() WHERE name = $1 AND stopped_at IS NULL"
-_FIND: Final = "SELECT definition, started_at, stopped_at FROM llm_experiments WHERE name = $1"
-_ALL: Final = "SELECT definition, started_at, stopped_at FROM llm_experiments ORDER BY started_at DESC, name"
+_FIND: Final = "SELECT name, definition, started_at, stopped_at FROM llm_experiments WHERE name = $1"
+_ALL: Final = (
+    "SELECT name, definition, started_at, stopped_at FROM llm_experiments ORDER BY started_at DESC, name"
+)
 
 
 async def begin(connection: Connection, definition: Definition) -> Experiment:
@@ -70,8 +72,11 @@ async def _found(connection: Connection, name: str) -> Experiment:
 
 
 def _experiment(row: Record) -> Experiment:
-    return Experiment(
-        definition=msgspec.json.decode(row["definition"], type=Definition),
-        started_at=row["started_at"],
-        stopped_at=row["stopped_at"],
-    )
+    try:
+        definition = msgspec.json.decode(row["definition"], type=Definition)
+    except (msgspec.DecodeError, InvalidQuestion) as error:
+        raise Misconfigured(
+            f"the experiment {row['name']} cannot be read ({error}): a later version of tracker-daemon has "
+            "begun it, so update this one"
+        ) from error
+    return Experiment(definition=definition, started_at=row["started_at"], stopped_at=row["stopped_at"])
