@@ -76,5 +76,5 @@ async def gather(connection: Connection, standing: Standing) -> dict[str, Eviden
         since=chosen.parameter([standing.since.get(name, earliest) for name in policy.candidates]),
     )
     rows = await connection.fetch(statement, *chosen.values)
-    found = {row["model"]: Evidence(**dict(list(row.items())[1:])) for row in rows}
+    found = {row.pop("model"): Evidence(**row) for row in map(dict, rows)}
     return {name: found.get(name, NOTHING) for name in policy.candidates}
