@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from tracker_daemon.embedded import PostgresServer
 
+SCRIPT = Path(__file__).parents[2] / "deploy" / "postgres" / "distribute.sql"
 # What the coordinator alone has: queues of arrays, which belong to no one decision, and tables of a few rows.
 LOCAL = {
     *("llm_text_queue", "llm_situation_queue", "llm_prompt_queue"),
@@ -148,7 +150,7 @@ async def test_the_rows_that_are_there_move(empty: str) -> None:
         await connection.close()
 
 
-async def test_a_full_history_is_refused_and_left_as_it_is(
+async def test_a_full_history_is_refused_and_goes_by_the_script(
     empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distribution, "MOST_ROWS", 2)
@@ -158,6 +160,15 @@ async def test_a_full_history_is_refused_and_left_as_it_is(
     with pytest.raises(SchemaError, match=r"llm_decisions has more than 2 rows.*nothing was distributed"):
         await distribute(empty)
     assert await places(empty) == {}
+    before = await rows(empty)
+    connection = await asyncpg.connect(empty)
+    try:
+        await connection.execute(SCRIPT.read_text("utf-8"))
+    finally:
+        await connection.close()
+    assert await places(empty) == SPREAD
+    assert await rows(empty) == before
+    assert await distribute(empty) == []
 
 
 async def test_a_database_that_gets_citus_later(cluster: NamedServer, plain: str) -> None:
