@@ -24,12 +24,11 @@ DISTRIBUTED: Final = {
     "llm_embedding_queue": "decision_id",
     "llm_embedding_index": "decision_id",
     "llm_text_index": "decision_id",
-    "llm_situation_index": "decision_id",
     "llm_dead_letters": "id",
 }
 """The tables that are spread, all of them alike, and the column that says where a row lies.
 
-Every other table stays on the coordinator: it is small, and no more than a queue or a few rows.
+Every other table stays on the coordinator: it is small, or, the index of situations, has a trigger.
 """
 MOST_ROWS: Final = 20_000
 """Of a table that is spread while daemons are at work: they wait until its rows are copied."""

@@ -8,13 +8,12 @@ SELECT create_distributed_table('llm_outcomes', 'decision_id', colocate_with => 
 SELECT create_distributed_table('llm_embedding_queue', 'decision_id', colocate_with => 'llm_decisions');
 SELECT create_distributed_table('llm_embedding_index', 'decision_id', colocate_with => 'llm_decisions');
 SELECT create_distributed_table('llm_text_index', 'decision_id', colocate_with => 'llm_decisions');
-SELECT create_distributed_table('llm_situation_index', 'decision_id', colocate_with => 'llm_decisions');
 SELECT create_distributed_table('llm_dead_letters', 'id', colocate_with => 'llm_decisions');
 -- What was copied takes its place on the coordinator still.
 SELECT truncate_local_data_after_distributing_table(table_name::regclass)
 FROM unnest(ARRAY[
     'trading_sessions', 'llm_decisions', 'llm_outcomes', 'llm_embedding_queue', 'llm_embedding_index',
-    'llm_text_index', 'llm_situation_index', 'llm_dead_letters'
+    'llm_text_index', 'llm_dead_letters'
 ]) AS table_name;
 SELECT create_distributed_function('llm_searched_text(text, text)');
 COMMIT;

@@ -31,7 +31,8 @@ SCRIPT = Path(__file__).parents[2] / "deploy" / "postgres" / "distribute.sql"
 # What the coordinator alone has: queues of arrays, which belong to no one decision, and tables of a few rows.
 LOCAL = {
     *("llm_text_queue", "llm_situation_queue", "llm_prompt_queue"),
-    *("llm_alerts", "llm_scales", "llm_situation_axes", "llm_experiments"),
+    *("llm_alerts", "llm_scales", "llm_situation_axes", "llm_experiments", "llm_selection_events"),
+    *("llm_situation_index", "llm_situation_cells"),
     *("tracker_leases", "tracker_retention", "tracker_migrations"),
 }
 PLACES = """
