@@ -46,7 +46,7 @@ def far(asking: Asking, place: Place) -> tuple[float, float]:
     first = {number: share for number, share in asking.shares.items() if place.present >> number & 1}
     shared = sum(first.values())
     gaps = (
-        abs(place.coordinates[number] - one.coordinate) * one.slope
+        min(abs(place.coordinates[number] - one.coordinate) * one.slope, one.share)
         for number, one in asking.axes.items()
         if place.present >> number & 1
     )

@@ -119,6 +119,11 @@ class _Look(Struct, frozen=True):
     asking: Asking
     ranking: Asking
 
+    @property
+    def order(self) -> str:
+        """The column that says how near a place is: by all that is asked, or the part that is looked for."""
+        return "apart" if self.asking is self.ranking else "distance"
+
     def cells(self) -> Iterator[tuple[float, int]]:
         """Yield the cells to look into, the nearest first, with their distance."""
         for bound, leaf in self.known.cells.reach(self.asking):
@@ -205,7 +210,7 @@ class _Places:
             found.sort(key=itemgetter("distance"))
             if len(cells) < size:
                 break
-            last = found[count - 1]["distance"] if len(found) >= count else math.inf
+            last = sorted(map(itemgetter(look.order), found))[count - 1] if len(found) >= count else math.inf
             size, far = size * _GROWTH, min(last, self._max_distance / look.asking.part)
         return found[:most]
 

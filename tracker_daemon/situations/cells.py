@@ -81,7 +81,7 @@ class Cells:
     def reach(self, asking: Asking) -> Iterator[tuple[float, int]]:
         """Yield the leaves that may hold what shares enough, the nearest first, with the least distance."""
         asked = [
-            (number, 1 << number, one.coordinate, one.slope, asking.shares.get(number, 0.0))
+            (number, 1 << number, one.coordinate, one.slope, one.share, asking.shares.get(number, 0.0))
             for number, one in asking.axes.items()
         ]
         least = max(asking.min_shared - _ROUNDED, _ROUNDED)
@@ -96,12 +96,16 @@ class Cells:
                 if low is None or high is None:
                     continue
                 far, shared = 0.0, 1.0
-                for axis, bit, at, slope, share in asked:
+                for axis, bit, at, slope, most, share in asked:
                     if not present & bit:
                         shared -= share
-                    elif at < low[axis]:
-                        far += (low[axis] - at) * slope
+                        continue
+                    if at < low[axis]:
+                        gap = (low[axis] - at) * slope
                     elif at > high[axis]:
-                        far += (at - high[axis]) * slope
+                        gap = (at - high[axis]) * slope
+                    else:
+                        continue
+                    far += min(gap, most)
                 if shared >= least:
                     heappush(rest, (far / shared, next(order), box))

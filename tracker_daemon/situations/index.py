@@ -31,7 +31,7 @@ SAMPLE: Final = 10_000
 IN_A_CELL: Final = 125
 """Decisions of a cell when it is made; `TIMES` as many when the next generation is due."""
 MAX_CELLS: Final = 8192
-"""Each takes a process that asks 500 bytes."""
+"""Each takes a process that asks 1.1 KB."""
 LOOK_SECONDS: Final = 300.0
 """How often decisions are counted."""
 SWEEP_SECONDS: Final = 6 * 3600.0
