@@ -56,10 +56,11 @@ async def test_a_drain_is_cut_short_although_its_cancellation_is_lost(
     daemon: Daemon, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `wait_for` of Python 3.11 may lose it while the consumer stops, and PostgreSQL takes no row."""
-    whole = JetStreamConsumer.stop
+    whole, there = JetStreamConsumer.stop, asyncio.Event()
 
     async def deaf(consumer: JetStreamConsumer) -> None:
         await whole(consumer)
+        there.set()
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
@@ -72,7 +73,8 @@ async def test_a_drain_is_cut_short_although_its_cancellation_is_lost(
         await sql.execute("LOCK TABLE llm_dead_letters IN ACCESS EXCLUSIVE MODE")
         daemon._receive(message(decision()), None)
         stop.ask()
-        await until(lambda: "drain" in daemon.obstacles())
+        await there.wait()  # else the cancellation may be lost in there, and the other one, too
+        assert "drain" in daemon.obstacles()
         stop.ask()
         assert await running == WORK_LEFT
 
