@@ -98,12 +98,13 @@ def _play(folder: Path, rate: float | None, limit: int | None, *, keep_running: 
     console.print(f"Starting nats-server and PostgreSQL in {folder} …")
     with EmbeddedServers(folder) as servers, _daemon(servers) as (process, http):
         asyncio.run(_ready(process, http, servers.data_dir / "daemon.log"))
-        console.print(f"The daemon is ready: {http}/readyz.")
+        ready = f"The daemon is ready: {http}/readyz."
         if rate is None:
+            console.print(ready)
             asyncio.run(trial.run(servers, limit))
         else:
             script = _script(limit)
-            console.print(f"Replaying {script.decisions:,} decisions …")
+            console.print(f"{ready} Replaying {script.decisions:,} decisions …")
             asyncio.run(_Run(servers, process, script).play(rate))
         _print_next_steps(servers, http, keep_running=keep_running)
         if keep_running:
