@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests.sim.figures import at_most, shown
-from tests.trials import sums
 from tracker_daemon.experiments.bootstrap import resampled
 from tracker_daemon.experiments.comparison import FEWEST, _always, compare, holm, interval, needed
 from tracker_daemon.experiments.estimate import Sums
@@ -46,6 +45,14 @@ def observed(values: np.ndarray, size: int = 1) -> Sums:
         sizes_squared=Fraction(units * size**2),
         products=total * size,
     )
+
+
+def weighed(values: np.ndarray, sizes: np.ndarray) -> Sums:
+    """What there is of units with sizes of their own."""
+    columns = [np.ones_like(sizes), sizes, values, values**2, sizes**2, values * sizes]
+    units, *totals = (Fraction(float(column.sum())) for column in columns)
+    names = ("size", "value", "values_squared", "sizes_squared", "products")
+    return Sums(units=int(units), **dict(zip(names, totals, strict=True)))
 
 
 def differ(chance: np.random.Generator, draw: Draw, units: int, effect: float = 0) -> Difference:
@@ -184,9 +191,9 @@ def test_an_arm_that_was_chosen_while_it_led_is_known_by_inverse_propensity() ->
     chance, count = np.random.default_rng(9), 400
     plain, weighted, missed, plain_missed = [], [], 0, 0
     for _ in range(count):
-        chosen = list(_led(chance, 1000))
-        alone = sums((won, 1) for won, _ in chosen)
-        by_propensity = sums((won / propensity, 1 / propensity) for won, propensity in chosen)
+        won, propensity = np.array(list(_led(chance, 1000))).T
+        alone = observed(won)
+        by_propensity = weighed(won / propensity, 1 / propensity)
         plain.append(float(alone.mean))
         weighted.append(float(by_propensity.mean))
         lower, upper = interval(by_propensity, "success", RISK) or (0, 1)
