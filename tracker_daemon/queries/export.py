@@ -35,15 +35,22 @@ def _value(column: str) -> str:
 
 
 _EXPORT: Final = f"""
-SELECT {", ".join(f"{_value(column)} AS {column}" for column in COLUMNS)} {{ledger}}
-FROM {{source}} WHERE {{condition}} ORDER BY llm_decisions.created_at, id
+SELECT {", ".join(f"{_value(column)} AS {column}" for column in COLUMNS)} {{events}}
+FROM {{source}} {{ledger}} WHERE {{condition}} ORDER BY llm_decisions.created_at, id
 """
-_LEDGER: Final = f""", ARRAY(
-    SELECT ROW({", ".join(map(_value, Event.__struct_fields__))}) FROM llm_outcomes
-    WHERE decision_id = llm_decisions.id AND received_at <= COALESCE({{as_of}}, 'infinity'::timestamptz)
-    ORDER BY LEAST(observed_at, received_at),
-             COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint)
-) AS outcomes
+# An array for each column: one of rows no server can read that another has made of its part.
+_EVENTS: Final = {name: f"event_{name}" for name in Event.__struct_fields__}
+_LEDGER: Final = f"""CROSS JOIN LATERAL (
+    SELECT {
+    ", ".join(f"array_agg({_value(name)} ORDER BY at, sequence) AS {key}" for name, key in _EVENTS.items())
+}
+    FROM (
+        SELECT *, LEAST(observed_at, received_at) AS at,
+               COALESCE(stream_sequence, (EXTRACT(EPOCH FROM received_at) * 1000000)::bigint) AS sequence
+        FROM llm_outcomes
+        WHERE decision_id = llm_decisions.id AND received_at <= COALESCE({{as_of}}, 'infinity'::timestamptz)
+    ) event
+) AS ledger
 """
 _COUNT: Final = "SELECT count(*) FROM {source} WHERE {condition}"
 
@@ -70,6 +77,7 @@ async def export_decisions(
     query = _EXPORT.format(
         source=chosen.source,
         condition=chosen.condition,
+        events=", ledger.*" if ledger else "",
         ledger=_LEDGER.format(as_of=as_of) if ledger else "",
     )
     async with reading(connection, TIMEOUT_SECONDS):
@@ -79,7 +87,7 @@ async def export_decisions(
 
 
 def _exported(values: dict[str, Any]) -> dict[str, Any]:
-    if "outcomes" in values:
-        names = Event.__struct_fields__
-        values["outcomes"] = [dict(zip(names, event, strict=True)) for event in values["outcomes"]]
+    if _EVENTS["outcome"] in values:
+        events = zip(*(values.pop(key) or () for key in _EVENTS.values()), strict=True)
+        values["outcomes"] = [dict(zip(_EVENTS, event, strict=True)) for event in events]
     return values
