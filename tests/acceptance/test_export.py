@@ -209,7 +209,7 @@ async def test_whoever_stops_reading_is_no_defect(asked: dict[str, str], much: a
     assert await process.stdout.read(1) == b"{"
     process.stdout._transport.close()  # type: ignore[attr-defined]
     assert await process.stderr.read() == b""
-    assert await process.wait() == 1
+    assert await process.wait() == 141
 
 
 async def test_a_full_disk_is_a_sentence(asked: dict[str, str], much: asyncpg.Connection) -> None:
