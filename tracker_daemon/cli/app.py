@@ -25,6 +25,7 @@ from tracker_daemon.cli import (
     experiment,
     export,
     migrate,
+    plan,
     prompts,
     prune,
     run,
@@ -80,6 +81,7 @@ app.command()(prompts.prompts)
 app.command()(decisions.show)
 app.command()(calibration.calibration)
 app.command()(export.export)
+app.command()(plan.plan)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(select.app, name="select")

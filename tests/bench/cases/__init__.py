@@ -15,6 +15,7 @@ from tests.bench.cases import (
     queries,
     replicas,
     similar,
+    sizes,
     vectors,
 )
 
@@ -34,5 +35,6 @@ CASES: Final[dict[str, Callable[[Bench], Coroutine[None, None, Result]]]] = {
     "queries": queries.run,
     "replicas": replicas.run,
     "similar": similar.run,
+    "sizes": sizes.run,
     "vectors": vectors.run,
 }
