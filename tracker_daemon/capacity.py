@@ -10,15 +10,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from tracker_daemon.backlog import MAX_SHARE
+from tracker_daemon.config.settings import NatsSettings
 from tracker_daemon.errors import InvalidQuestion
 
 UTILIZATION: Final = 0.7
 """Part of a core's time that is planned for: at more of it messages wait."""
-INDEX_SHARE: Final = 0.25
-"""Part of its time for which the one daemon that keeps an index works at it."""
 ROOM: Final = 1.3
 """Disk for each byte stored: what is replaced stays until it is vacuumed."""
-STREAM_BYTES: Final = 8 << 30
+STREAM_BYTES: Final[int] = NatsSettings.model_fields["stream_max_bytes"].default
 """What a stream holds unless `TRACKER_NATS_STREAM_MAX_BYTES` says otherwise."""
 
 
@@ -174,7 +174,7 @@ def _limits(message: Cost, indexes: dict[str, Cost]) -> list[Limit]:
         if cost.disk:
             limits.append(
                 Limit(
-                    INDEX_SHARE * 1e6 / (cost.daemon + cost.postgres),
+                    MAX_SHARE * 1e6 / (cost.daemon + cost.postgres),
                     f"the index of {name}, which one daemon keeps in a quarter of its time",
                     "nothing is lost; answers say what waits, and it catches up when fewer come",
                 )

@@ -58,16 +58,7 @@ class Assign(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 "nobody an arm: decide by your default"
             )
         told = assign(found.definition, self.unit)
-        return Assigned(
-            experiment=told.experiment,
-            variant=told.variant,
-            propensity=told.propensity,
-            model=told.model,
-            prompt_version=told.prompt_version,
-            parameters=told.parameters,
-            as_of=as_of,
-            age_seconds=age,
-        )
+        return Assigned(**asdict(told), as_of=as_of, age_seconds=age)
 
 
 class Selected(Choice, frozen=True, kw_only=True):
