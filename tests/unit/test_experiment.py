@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from tests.trials import definition
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.experiments import Arm, assign
+from tracker_daemon.experiments import Arm, Definition, assign
 
 UNITS = [f"session-{number}" for number in range(20_000)]
 
@@ -91,3 +91,11 @@ def test_arms_of_different_experiments_are_independent() -> None:
     pairs = Counter((assign(one, unit).variant, assign(other, unit).variant) for unit in UNITS)
     table = [[pairs[first, second] for second in "ab"] for first in "ab"]
     assert chi2_contingency(table).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("arms", "risk"), [(2, 0.05), (3, 0.025), (5, 0.0125)])
+def test_each_of_several_arms_may_seem_to_differ_the_more_rarely(arms: int, risk: float) -> None:
+    """So that all of them together do so in a twentieth of all experiments, at most (Bonferroni)."""
+    shares = [Decimal(1) / 8] * (arms - 1)
+    made = [Arm(name=str(number), share=share) for number, share in enumerate([*shares, 1 - sum(shares)])]
+    assert Definition(name="exits", arms=tuple(made), minimum_effect=0.1).risk == pytest.approx(risk)
