@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import islice, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -17,7 +17,7 @@ from tracker_daemon.situations.asking import Asking, askings
 from tracker_daemon.situations.generations import Known, known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncpg import Record
 
@@ -33,7 +33,7 @@ MOST_PLACES: Final = 10_000
 QUEUED_ROWS: Final = 10
 """Of the queue, the last ones, up to 1,000 decisions, which are compared, too."""
 
-_FIRST_CELLS: Final = 48
+_FIRST_CELLS: Final = 192
 """Looked into at first, to know how near the nearest are."""
 _GROWTH: Final = 8
 """Times as many cells, or places, as before are looked into next."""
@@ -124,10 +124,10 @@ class _Look(Struct, frozen=True):
         """The column that says how near a place is: by all that is asked, or the part that is looked for."""
         return "apart" if self.asking is self.ranking else "distance"
 
-    def cells(self) -> Iterator[tuple[float, int]]:
-        """Yield the cells to look into, the nearest first, with their distance."""
-        for bound, leaf in self.known.cells.reach(self.asking):
-            yield bound, (self.known.generation.number << 16) + leaf
+    @property
+    def first_cell(self) -> int:
+        """The number of the first cell in the index."""
+        return self.known.number << 16
 
     def best(self, places: Sequence[Record], limit: int) -> list[UUID]:
         """What to compare of these: the nearest, where all that is asked has axes; else all."""
@@ -153,7 +153,7 @@ async def candidates(
     [outset] = await connection.fetch(_OUTSET, paths, wanted.as_of, QUEUED_ROWS)
     looks = []
     for one in await known(connection, outset["generations"], outset["changed"]):
-        asked = askings(one.generation.axes, counting, dict(outset["spreads"]), situation.min_overlap)
+        asked = askings(one.axes, counting, dict(outset["spreads"]), situation.min_overlap)
         if not asked:
             return None
         looks += [_Look(one, asking, asked[0]) for asking in asked]
@@ -202,14 +202,15 @@ class _Places:
         Cells are looked into, the nearest first, until no other can hold what is nearer than these.
         """
         found: list[Record] = []
-        reached, size, far = look.cells(), _FIRST_CELLS, math.inf
-        while cells := [cell for _, cell in islice(_no_farther(reached, far), size)]:
+        bounds, size, far = look.known.cells.bounds(look.asking), _FIRST_CELLS, math.inf
+        while len(cells := np.flatnonzero(bounds <= far + _LEAST)):
+            if len(cells) > size:
+                cells = cells[np.argpartition(bounds[cells], size)[:size]]
+            bounds[cells] = np.nan
             farthest = found[most - 1]["distance"] if len(found) >= most else math.inf
-            found += await self._look_into(look, cells, most, farthest)
+            found += await self._look_into(look, (look.first_cell + cells).tolist(), most, farthest)
             found.sort(key=itemgetter("created_at"), reverse=True)
             found.sort(key=itemgetter("distance"))
-            if len(cells) < size:
-                break
             last = sorted(map(itemgetter(look.order), found))[count - 1] if len(found) >= count else math.inf
             size, far = size * _GROWTH, min(last, self._max_distance / look.asking.part)
         return found[:most]
@@ -223,7 +224,7 @@ class _Places:
 
     async def _look_into(self, look: _Look, cells: list[int], most: int, farthest: float) -> list[Record]:
         """The nearest places in these cells that are no farther."""
-        asking, ranking, axes = look.asking, look.ranking, len(look.known.generation.axes.all)
+        asking, ranking, axes = look.asking, look.ranking, len(look.known.axes.all)
         chosen = Selection(replace(self.wanted, outcome=None, as_of=None))
         condition = chosen.condition
         if self.wanted.as_of is not None:
@@ -274,7 +275,3 @@ def _sum(has: str, terms: Mapping[int, str]) -> str:
         f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
         for number, term in terms.items()
     )
-
-
-def _no_farther(reached: Iterator[tuple[float, int]], far: float) -> Iterator[tuple[float, int]]:
-    return takewhile(lambda one: one[0] <= far + _LEAST, reached)

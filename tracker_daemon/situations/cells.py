@@ -1,16 +1,13 @@
-"""The cells of a tree, and how far what lies in them reaches: which a question has to look into."""
+"""The cells of a generation, and how far what lies in them reaches: which a question has to look into."""
 
 from __future__ import annotations
 
-from array import array
-from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from tracker_daemon.situations.tree import ELSEWHERE, Cut, Tree
+import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from numpy.typing import NDArray
 
     from tracker_daemon.situations.asking import Asking
 
@@ -18,94 +15,45 @@ _ROUNDED: Final = 1e-6
 """More than sums of shares are rounded by."""
 
 
-class _Box:
-    """The bounds of a cell, or of all cells below a cut; empty as long as nothing lies there."""
-
-    __slots__ = ("around", "high", "leaf", "low", "parts", "present")
-
-    def __init__(self, around: _Box | None, leaf: int | None = None) -> None:
-        self.around = around
-        self.leaf = leaf
-        self.parts: list[_Box] = []
-        self.present = 0
-        self.low: array[float] | None = None
-        self.high: array[float] | None = None
-
-    def widen(self, present: int, low: Sequence[float], high: Sequence[float]) -> bool:
-        """Take these bounds in; return whether it grew."""
-        if self.low is None or self.high is None:
-            self.present, self.low, self.high = present, array("f", low), array("f", high)
-            return True
-        grew = present | self.present != self.present
-        self.present |= present
-        for axis, least in enumerate(low):
-            if least < self.low[axis]:
-                self.low[axis], grew = least, True
-        for axis, most in enumerate(high):
-            if most > self.high[axis]:
-                self.high[axis], grew = most, True
-        return grew
-
-
 class Cells:
-    """The boxes of all cells, one in the other as the tree has them."""
+    """The bounds of what lies in each cell, axis by axis; a cell is the number of its leaf."""
 
-    def __init__(self, tree: Tree) -> None:
-        """Begin with empty ones."""
-        self._root = _Box(None)
-        self._leaves: dict[int, _Box] = {}
-        self._leaf(ELSEWHERE, self._root)
-        rest: list[tuple[Tree, _Box]] = [(tree, self._root)]
-        while rest:
-            node, around = rest.pop()
-            if isinstance(node, Cut):
-                box = _Box(around)
-                around.parts.append(box)
-                rest += [(child, box) for child in (node.below, node.above, node.without)]
-            elif node != ELSEWHERE:
-                self._leaf(node, around)
+    def __init__(self, axes: int) -> None:
+        """Begin with nothing in any."""
+        self._present = np.zeros(0, dtype=np.int64)
+        self._low = np.zeros((axes, 0), dtype=np.float32)
+        self._high = np.zeros((axes, 0), dtype=np.float32)
 
-    def _leaf(self, number: int, around: _Box) -> None:
-        box = self._leaves[number] = _Box(around, number)
-        around.parts.append(box)
+    def widen(
+        self,
+        leaves: NDArray[np.int64],
+        present: NDArray[np.int64],
+        low: NDArray[np.float32],
+        high: NDArray[np.float32],
+    ) -> None:
+        """Let leaves, each named once, reach so far: the axes that any place there has, as bits, and bounds.
 
-    def widen(self, leaf: int, present: int, low: Sequence[float], high: Sequence[float]) -> None:
-        """Let a leaf reach so far: the axes that any of its places has, as bits, and bounds axis by axis.
-
-        They are infinite where a place lacks the axis.
+        Those are a row for each leaf; infinite where a place lacks the axis.
         """
-        box: _Box | None = self._leaves[leaf]
-        while box is not None and box.widen(present, low, high):
-            box = box.around
+        if (more := int(leaves.max(initial=-1)) + 1 - len(self._present)) > 0:
+            self._present = np.pad(self._present, (0, more))
+            self._low = np.pad(self._low, ((0, 0), (0, more)), constant_values=np.inf)
+            self._high = np.pad(self._high, ((0, 0), (0, more)), constant_values=-np.inf)
+        self._present[leaves] |= present
+        self._low[:, leaves] = np.minimum(self._low[:, leaves], low.T)
+        self._high[:, leaves] = np.maximum(self._high[:, leaves], high.T)
 
-    def reach(self, asking: Asking) -> Iterator[tuple[float, int]]:
-        """Yield the leaves that may hold what shares enough, the nearest first, with the least distance."""
-        asked = [
-            (number, 1 << number, one.coordinate, one.slope, one.share, asking.shares.get(number, 0.0))
-            for number, one in asking.axes.items()
-        ]
-        least = max(asking.min_shared - _ROUNDED, _ROUNDED)
-        order = count()  # boxes have none of their own
-        rest = [(0.0, next(order), self._root)]
-        while rest:
-            bound, _, nearest = heappop(rest)
-            if nearest.leaf is not None:
-                yield bound, nearest.leaf
-            for box in nearest.parts:
-                present, low, high = box.present, box.low, box.high
-                if low is None or high is None:
-                    continue
-                far, shared = 0.0, 1.0
-                for axis, bit, at, slope, most, share in asked:
-                    if not present & bit:
-                        shared -= share
-                        continue
-                    if at < low[axis]:
-                        gap = (low[axis] - at) * slope
-                    elif at > high[axis]:
-                        gap = (at - high[axis]) * slope
-                    else:
-                        continue
-                    far += min(gap, most)
-                if shared >= least:
-                    heappush(rest, (far / shared, next(order), box))
+    def bounds(self, asking: Asking) -> NDArray[np.float64]:
+        """Leaf by leaf, how near anything there can be; NaN where nothing can share enough."""
+        far, shared = np.zeros(len(self._present)), np.ones(len(self._present))
+        for number, one in asking.axes.items():
+            if one.slope:  # what is flat is near everywhere, and infinity times 0 is no number
+                below = np.subtract(self._low[number], one.coordinate, dtype=np.float64)
+                above = np.subtract(one.coordinate, self._high[number], dtype=np.float64)
+                gap = np.maximum(np.maximum(below, above, out=below), 0, out=below)
+                gap *= one.slope
+                far += np.minimum(gap, one.share, out=gap)
+        for number, share in asking.shares.items():
+            shared[self._present >> number & 1 == 0] -= share
+        shared[shared < max(asking.min_shared - _ROUNDED, _ROUNDED)] = np.nan
+        return far / shared

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from tracker_daemon.postgres import translated
@@ -17,18 +18,23 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncpg import Record
+    from numpy.typing import NDArray
 
     from tracker_daemon.postgres import Connection
 
 KEPT: Final = 8
 """Of all databases that a process asks, the last ones that it has met."""
 
-_TURN: Final = 200
-_READ: Final = "SELECT generation, axes, tree FROM llm_situation_axes WHERE generation = $1"
+_TURN: Final = 500
+_READ: Final = "SELECT axes FROM llm_situation_axes WHERE generation = $1"
 _CHANGES: Final = """
-SELECT cell & 65535 AS leaf, present, low, high, changed FROM llm_situation_cells
+SELECT cell & 65535 AS leaf, present, array_send(low) AS low, array_send(high) AS high
+FROM llm_situation_cells
 WHERE changed > $2 AND cell BETWEEN $1::int << 16 AND ($1::int << 16) + 65535
 """
+# As PostgreSQL sends an array: five numbers, then the elements, each with its length.
+_HEADER: Final = 20
+_ELEMENT: Final = np.dtype([("bytes", ">i4"), ("number", ">f4")])
 
 
 class Generation(Struct, frozen=True):
@@ -40,9 +46,10 @@ class Generation(Struct, frozen=True):
 
 
 class Known(Struct):
-    """A generation and how far its cells reach, as of the change `seen`."""
+    """The axes of a generation, and how far its cells reach, as of the change `seen`."""
 
-    generation: Generation
+    number: int
+    axes: Axes
     cells: Cells
     seen: int = 0
 
@@ -52,8 +59,7 @@ _kept: dict[tuple[int, datetime], Known] = {}
 
 def generation_of(row: Record) -> Generation:
     """A row of `llm_situation_axes`."""
-    axes = Axes(msgspec.json.decode(row["axes"], type=list[Axis]))
-    return Generation(row["generation"], axes, msgspec.json.decode(row["tree"], type=Tree))
+    return Generation(row["generation"], _axes(row), msgspec.json.decode(row["tree"], type=Tree))
 
 
 async def known(connection: Connection, named: Sequence[tuple[int, datetime]], changed: int) -> list[Known]:
@@ -66,14 +72,13 @@ async def known(connection: Connection, named: Sequence[tuple[int, datetime]], c
         if (one := _kept.get(name)) is None:
             with translated():
                 [row] = await connection.fetch(_READ, name[0])
-            generation = generation_of(row)
-            one = Known(generation, Cells(generation.tree))
+            axes = _axes(row)
+            one = Known(name[0], axes, Cells(len(axes.all)))
         if one.seen < changed:
             with translated():
                 changes = await connection.cursor(_CHANGES, name[0], one.seen)
                 while rows := await changes.fetch(_TURN):
-                    for row in rows:
-                        one.cells.widen(row["leaf"], row["present"], row["low"], row["high"])
+                    _widen(one.cells, rows)
             one.seen = max(one.seen, changed)
         _kept.pop(name, None)
         _kept[name] = one
@@ -81,3 +86,19 @@ async def known(connection: Connection, named: Sequence[tuple[int, datetime]], c
     for name in list(_kept)[:-KEPT]:
         del _kept[name]
     return found
+
+
+def _axes(row: Record) -> Axes:
+    return Axes(msgspec.json.decode(row["axes"], type=list[Axis]))
+
+
+def _widen(cells: Cells, rows: Sequence[Record]) -> None:
+    leaves, present = (np.array([row[name] for row in rows]) for name in ("leaf", "present"))
+    cells.widen(leaves, present, *(_numbers([row[name] for row in rows]) for name in ("low", "high")))
+
+
+def _numbers(arrays: Sequence[bytes]) -> NDArray[np.float32]:
+    """Arrays of REAL, all of one length, as PostgreSQL has sent them: a row for each."""
+    sent = np.frombuffer(b"".join(arrays), dtype=np.uint8).reshape(len(arrays), -1)[:, _HEADER:]
+    numbers: NDArray[np.float32] = np.ascontiguousarray(sent).view(_ELEMENT)["number"].astype(np.float32)
+    return numbers

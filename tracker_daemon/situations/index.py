@@ -18,7 +18,7 @@ from tracker_daemon.situations.generations import Generation, generation_of
 from tracker_daemon.situations.tree import Grower, leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from tracker_daemon.postgres import Connection
 
@@ -27,11 +27,13 @@ FIRST: Final = 5000
 TIMES: Final = 4
 """As many decisions as there were when a generation was learnt make the next one due."""
 SAMPLE: Final = 10_000
-"""Decisions that axes and cells are learnt from, wherever in the record."""
-IN_A_CELL: Final = 125
-"""Decisions of a cell when it is made; `TIMES` as many when the next generation is due."""
-MAX_CELLS: Final = 8192
-"""Each takes a process that asks 1.1 KB."""
+"""Decisions that axes are learnt from, wherever in the record."""
+IN_A_CELL: Final = 25
+"""Decisions of a cell when it is made, about; `TIMES` as many when the next generation is due."""
+MAX_CELLS: Final = 30_000
+"""For each a process that asks keeps 8 bytes, and 8 for each axis."""
+SAMPLED_IN_A_CELL: Final = 2
+"""Decisions of the sample that cells are learnt from, `SAMPLE` at least: each has one, and has 16 bits."""
 LOOK_SECONDS: Final = 300.0
 """How often decisions are counted."""
 SWEEP_SECONDS: Final = 6 * 3600.0
@@ -59,10 +61,12 @@ ORDER BY generation DESC LIMIT 1
 _COUNT: Final = "SELECT count(*) FROM (SELECT id FROM llm_decisions ORDER BY id LIMIT $1) first_ones"
 _DUE: Final = "SELECT COALESCE(max(decisions) * {times:d}, {first:d}) FROM llm_situation_axes"
 _CONTEXT: Final = f"CASE WHEN pg_column_size(context) <= {MAX_BYTES} THEN context END AS context"
-_SOME: Final = f"SELECT {_CONTEXT} FROM llm_decisions TABLESAMPLE SYSTEM ({{percent!r}}) LIMIT {2 * SAMPLE}"
+_SOME: Final = f"SELECT {_CONTEXT} FROM llm_decisions TABLESAMPLE SYSTEM ({{percent!r}}) LIMIT {{most:d}}"
+# A lesson may take longer than the lease lasts: of two that were learnt at a time one is kept.
 _KEEP: Final = """
 INSERT INTO llm_situation_axes (generation, decisions, axes, tree)
 SELECT COALESCE(max(generation), 0) + 1, $1, $2, $3 FROM llm_situation_axes
+HAVING $1 >= COALESCE(max(decisions) * {times:d}, {first:d})
 ON CONFLICT DO NOTHING
 """
 # A context may come with all that its agent has seen, and its indicators are the smallest part of that.
@@ -181,31 +185,38 @@ async def learn(connection: Connection) -> bool:
             if count < due:
                 return False
             decisions = await connection.fetchval(_COUNT, None)
-            percent = min(100.0, 100 * SAMPLE / decisions)
-            sample = await connection.fetch(_SOME.format(percent=percent))
-    values, contexts = Values(), []
-    for number, row in enumerate(sample):
-        if (context := stored_object(row["context"])) is not None:
-            values.add(context)
-            contexts.append(context)
-        if not number % _TURN:
-            await asyncio.sleep(0)
+    values = Values()
+    async for context in _some(connection, SAMPLE, decisions):
+        values.add(context)
     axes = values.axes()
     if not axes.all:
         return False
-    places = []
-    for number, context in enumerate(contexts):
-        places.append(axes.place(context))
-        if not number % _TURN:
-            await asyncio.sleep(0)
     cells = min(max(decisions / IN_A_CELL, 1), MAX_CELLS)
-    tree = await Grower(math.ceil(len(places) / cells)).grow(places)
+    grower = Grower(len(axes.all))
+    async for context in _some(connection, max(SAMPLE, math.ceil(cells * SAMPLED_IN_A_CELL)), decisions):
+        grower.add(axes.place(context))
+    tree = await grower.grow(cells)
     with translated():
         async with connection.transaction():
             await connection.execute(
-                _KEEP, decisions, msgspec.json.encode(axes.all).decode(), msgspec.json.encode(tree).decode()
+                _KEEP.format(times=TIMES, first=FIRST),
+                decisions,
+                msgspec.json.encode(axes.all).decode(),
+                msgspec.json.encode(tree).decode(),
             )
     return True
+
+
+async def _some(connection: Connection, count: int, decisions: int) -> AsyncIterator[dict[str, Any]]:
+    """Yield the contexts of about so many decisions from anywhere in the record, a twentieth more at most."""
+    some = _SOME.format(percent=min(100.0, 100 * count / decisions), most=math.ceil(1.05 * count))
+    with translated():
+        async with connection.transaction(readonly=True):
+            rows = await connection.cursor(some)
+            while turn := await rows.fetch(_TURN):
+                for row in turn:
+                    if (context := stored_object(row["context"])) is not None:
+                        yield context
 
 
 def _place(generation: Generation, context: Any) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
-from statistics import median_low
+import math
+from array import array
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tracker_daemon.situations.axes import Place
 
 ELSEWHERE: Final = 0
@@ -35,56 +38,66 @@ Tree = Cut | int
 class Grower:
     """Divides a sample of places, each time by the axis on which they lie farthest apart, by rank."""
 
-    def __init__(self, most: int) -> None:
-        """Leave no more than so many in a cell, unless they are all in one place."""
-        self._most = most
+    def __init__(self, axes: int) -> None:
+        """Begin without places; each has so many axes."""
+        self._axes = axes
         self._leaves = ELSEWHERE
-        self._sorted: list[list[float]] = []
+        self._sample = array("d")
+        self._present = array("q")
 
-    async def grow(self, places: list[Place]) -> Tree:
-        """The tree that divides these places. Others are asked for their turn between two cuts."""
-        self._sorted = []
-        for axis in range(len(places[0].coordinates) if places else 0):
-            has = [place.coordinates[axis] for place in places if place.present >> axis & 1]
-            self._sorted.append(sorted(has))
+    def add(self, place: Place) -> None:
+        """Take a place into the sample."""
+        self._sample.extend(place.coordinates)
+        self._present.append(place.present)
+
+    async def grow(self, cells: float) -> Tree:
+        """The tree that divides the sample into so many cells or somewhat more, none of them empty.
+
+        What is all in one place stays together. Others are asked for their turn between two cuts.
+        """
+        present = np.array(self._present)
+        coordinates = np.array(self._sample).reshape(len(present), self._axes)
+        ranks = np.full(coordinates.shape, np.nan, dtype=np.float32)
+        for axis in range(self._axes):
+            has = (present >> axis & 1).astype(bool)
+            coordinates[~has, axis] = np.nan
+            found = coordinates[has, axis]
+            ranks[has, axis] = np.searchsorted(np.sort(found), found) / max(len(found), 1)
             await asyncio.sleep(0)
-        return await self._divide(places, ())
+        self._coordinates, self._ranks, self._most = coordinates, ranks, math.ceil(len(present) / cells)
+        return await self._divide(np.arange(len(present)), np.ones(self._axes))
 
-    async def _divide(self, places: list[Place], before: tuple[int, ...]) -> Tree:
-        """The same for those that cuts on the axes `before` have left together."""
+    async def _divide(self, chosen: NDArray[np.intp], unwanted: NDArray[np.float64]) -> Tree:
+        """The same for some of the sample; an axis is as unwanted as it was cut before, and once more."""
         await asyncio.sleep(0)
-        axis = self._widest(places, before) if len(places) > self._most else None
+        axis = self._widest(chosen, unwanted) if len(chosen) > self._most else None
         if axis is None:
             self._leaves += 1
             return self._leaves
-        has = [place for place in places if place.present >> axis & 1]
-        lacks = [place for place in places if not place.present >> axis & 1]
-        at = _cut([place.coordinates[axis] for place in has])
+        coordinates = self._coordinates[chosen, axis]
+        at = _cut(coordinates)
+        lacks = chosen[np.isnan(coordinates)]
+        again = unwanted.copy()
+        again[axis] += 1
         return Cut(
             axis,
             at,
-            await self._divide([place for place in has if place.coordinates[axis] < at], (*before, axis)),
-            await self._divide([place for place in has if place.coordinates[axis] >= at], (*before, axis)),
-            await self._divide(lacks, before) if lacks else ELSEWHERE,
+            await self._divide(chosen[coordinates < at], again),
+            await self._divide(chosen[coordinates >= at], again),
+            await self._divide(lacks, unwanted) if len(lacks) else ELSEWHERE,
         )
 
-    def _widest(self, places: list[Place], before: tuple[int, ...]) -> int | None:
+    def _widest(self, chosen: NDArray[np.intp], unwanted: NDArray[np.float64]) -> int | None:
         """The axis on which the places, or enough of them, are the farthest apart; None: on none are they.
 
         Each cut before makes an axis less wanted: a question may ask about any two or three of them.
         """
-        some = places[:: max(len(places) // _LOOKED_AT, 1)]
-        widest, most = None, 0.0
-        for axis, every in enumerate(self._sorted):
-            found = [place.coordinates[axis] for place in some if place.present >> axis & 1]
-            if not found:
-                continue
-            middle = bisect_left(every, median_low(found))
-            far = sum(abs(bisect_left(every, one) - middle) for one in found)
-            apart = far / len(every) / (1 + before.count(axis))
-            if apart > most:
-                widest, most = axis, apart
-        return widest
+        ranks = self._ranks[chosen[:: max(len(chosen) // _LOOKED_AT, 1)]]
+        known = np.count_nonzero(~np.isnan(ranks), axis=0)
+        middle = np.sort(ranks, axis=0)[np.maximum(known - 1, 0) // 2, np.arange(self._axes)]
+        apart = np.nansum(np.abs(ranks - middle), axis=0) / unwanted
+        widest = int(np.argmax(apart))
+        return widest if apart[widest] > 0 else None
 
 
 def leaf(tree: Tree, place: Place) -> int:
@@ -97,7 +110,8 @@ def leaf(tree: Tree, place: Place) -> int:
     return tree
 
 
-def _cut(coordinates: list[float]) -> float:
+def _cut(coordinates: NDArray[np.float64]) -> float:
     """The median, or what is next to it where nothing is less."""
-    middle = median_low(coordinates)
-    return middle if middle > min(coordinates) else min(one for one in coordinates if one > middle)
+    known = np.sort(coordinates[~np.isnan(coordinates)])
+    middle = known[(len(known) - 1) // 2]
+    return float(middle if middle > known[0] else known[np.searchsorted(known, middle, side="right")])
