@@ -31,11 +31,11 @@ def context(chance: random.Random) -> dict[str, Any]:
     return {key: value for key, value in every.items() if chance.random() < 0.8}
 
 
-def learnt(contexts: list[dict[str, Any]]) -> Axes:
+async def learnt(contexts: list[dict[str, Any]]) -> Axes:
     values = Values()
     for each in contexts:
         values.add(each)
-    return values.axes()
+    return await values.axes()
 
 
 def weighted(asked: dict[str, Any], **weights: float) -> list[Any]:
@@ -80,7 +80,7 @@ def reached(cells: Cells, asking: Asking) -> dict[int, float]:
 async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test's data
     contexts = [context(chance) for _ in range(1500)]
-    axes = learnt(contexts[:500])
+    axes = await learnt(contexts[:500])
     tree = await grown([axes.place(each) for each in contexts[:500]], 500 / 6)
     cells: dict[int, list[Place]] = {}
     boxes = Cells(len(axes.all))
@@ -143,7 +143,7 @@ async def test_where_all_places_are_the_same_there_is_one_cell(places: list[Plac
     assert not isinstance(await grown(places, 4.5), Cut)
 
 
-def test_axes_are_those_of_the_most_frequent_indicators_and_of_frequent_categories() -> None:
+async def test_axes_are_those_of_the_most_frequent_indicators_and_of_frequent_categories() -> None:
     contexts = [
         {
             "n": number,
@@ -154,11 +154,11 @@ def test_axes_are_those_of_the_most_frequent_indicators_and_of_frequent_categori
         for number in range(300)
     ]
     contexts[0]["rare"] = 1
-    axes = {(axis.path, axis.category): axis for axis in learnt(contexts).all}
+    axes = {(axis.path, axis.category): axis for axis in (await learnt(contexts)).all}
     assert set(axes) == {("n", None), ("mostly", None), ("side", "buy"), ("side", "sell")}
     assert axes["mostly", None].spread == 0
     assert [axes["mostly", None].coordinate(value) for value in (0, 0.0, 7, -1e308)] == [0, 0, 1, 1]
-    many = learnt([{f"k{number:03}": number for number in range(200)}] * 3)
+    many = await learnt([{f"k{number:03}": number for number in range(200)}] * 3)
     assert len(many.all) == MAX_AXES
 
 
@@ -166,13 +166,13 @@ def test_axes_are_those_of_the_most_frequent_indicators_and_of_frequent_categori
     ("value", "coordinate"),
     [(50, 0), (60, 0.4), (10**30, FAR), (-1.7e308, -FAR), (50 + 1e-9, 0)],
 )
-def test_a_coordinate_is_bounded_and_never_too_small(value: float, coordinate: float) -> None:
-    axes = learnt([{"n": number} for number in (10, 37.5, 50, 62.5, 90) * 4])
+async def test_a_coordinate_is_bounded_and_never_too_small(value: float, coordinate: float) -> None:
+    axes = await learnt([{"n": number} for number in (10, 37.5, 50, 62.5, 90) * 4])
     assert axes.place({"n": value}) == Place([coordinate], 1)
 
 
-def test_what_is_no_number_in_one_place_and_none_in_another_shares_no_axis() -> None:
-    axes = learnt([{"n": 5.0}, {"n": "5"}, {"n": True}, {"n": 7}] * 9)
+async def test_what_is_no_number_in_one_place_and_none_in_another_shares_no_axis() -> None:
+    axes = await learnt([{"n": 5.0}, {"n": "5"}, {"n": True}, {"n": 7}] * 9)
     assert {(type(axis.category), axis.category) for axis in axes.all} == {
         (type(None), None),
         (str, "5"),
@@ -187,8 +187,8 @@ def test_what_is_no_number_in_one_place_and_none_in_another_shares_no_axis() -> 
     ]
 
 
-def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
-    axes = learnt([{"n": number, "m": number} for number in range(100)])
+async def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
+    axes = await learnt([{"n": number, "m": number} for number in range(100)])
     both = weighted({"n": 50, "m": 500})
     spreads = {"n": 50.0, "m": 50.0}
     assert [sorted(one.axes) for one in askings(axes, both, spreads, 0.5)] == [[0, 1], [0]]
@@ -201,10 +201,10 @@ def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
 
 
 @pytest.mark.parametrize("beyond", [10**400, -(10**400), float("inf"), float("nan")])
-def test_a_number_beyond_a_float64_has_no_place_and_teaches_nothing(beyond: float) -> None:
+async def test_a_number_beyond_a_float64_has_no_place_and_teaches_nothing(beyond: float) -> None:
     """As adopted tables may hold."""
     contexts = [{"rsi": number, "atr": beyond} for number in range(50)]
-    axes = learnt(contexts)
+    axes = await learnt(contexts)
     assert [axis.path for axis in axes.all] == ["rsi"]
     assert axes.place({"rsi": beyond}) == Place([0.0], 0)
     assert axes.place({"rsi": 24, "atr": beyond}).present == 1

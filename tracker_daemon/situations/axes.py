@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
 from itertools import islice
@@ -119,13 +120,14 @@ class Values:
             else:
                 self._categories.setdefault(indicator.path, Counter())[indicator.value] += 1
 
-    def axes(self) -> Axes:
+    async def axes(self) -> Axes:
         """The axes of the most frequent indicators, as many as there may be."""
         least = max(self._contexts * MIN_SHARE, 1)
         found: list[tuple[int, list[Axis]]] = []
         for path, numbers in self._numbers.items():
             if len(numbers) >= least:
                 found.append((len(numbers), [_axis(path, sorted(numbers))]))
+                await asyncio.sleep(0)  # ten thousand numbers are sorted, indicator by indicator
         for path, counts in self._categories.items():
             total = counts.total()
             if total >= least:

@@ -188,7 +188,7 @@ async def learn(connection: Connection) -> bool:
     values = Values()
     async for context in _some(connection, SAMPLE, decisions):
         values.add(context)
-    axes = values.axes()
+    axes = await values.axes()
     if not axes.all:
         return False
     cells = min(max(decisions / IN_A_CELL, 1), MAX_CELLS)
