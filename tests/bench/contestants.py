@@ -69,7 +69,7 @@ class Daemons:
         """Drain the stream as it is; afterwards `metrics` and `peak_rss` hold one entry a process."""
         js = stage.client.jetstream()
         if self._first:
-            await ensure_consumer(js, NatsSettings(), await js.stream_info(STREAM))
+            await ensure_consumer(stage.client, NatsSettings(), await js.stream_info(STREAM))
             await js.pause_consumer(STREAM, DURABLE, "2100-01-01T00:00:00Z")
         async with self.started(stage) as running:
             if self._first:

@@ -273,6 +273,14 @@ async def test_a_consumer_that_misses_a_subject_is_broken(broker: Broker) -> Non
     assert_only(await broker.look(), "consumer", "broken", f"does not deliver {broker.subjects[0]}")
 
 
+async def test_a_consumer_whose_filters_leave_nothing_out_is_slow(broker: Broker) -> None:
+    await broker.make_stream()
+    await broker.make_durable(filter_subjects=broker.subjects)
+    assert_only(await broker.look(), "consumer", "warning", "filters", "2.10", "D --filter='>'")
+    await broker.make_durable(filter_subject=">")
+    assert troubles(await broker.look()) == []
+
+
 async def test_a_new_consumer_that_passed_nothing_over_is_well(broker: Broker) -> None:
     await broker.make_stream()
     await broker.make_durable(deliver_policy="new")

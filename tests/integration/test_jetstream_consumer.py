@@ -196,6 +196,74 @@ async def test_an_operators_stream_and_consumer_are_never_changed(
         assert (await js.consumer_info(settings.stream, settings.durable)).config == consumer
 
 
+def earlier(settings: NatsSettings) -> dict[str, Any]:
+    """What an earlier version made its durable of, beside the filters that it always gave it."""
+    return {"ack_wait": 60, "max_deliver": -1, "max_ack_pending": settings.max_ack_pending}
+
+
+async def test_a_durable_of_an_earlier_version_loses_its_filters_and_nothing_else(
+    js: JetStreamContext, settings: NatsSettings
+) -> None:
+    """What was acknowledged does not come again, what was not comes once, and so does what is new."""
+    await make_stream(js, settings)
+    # A limit that nats-py's own types leave out.
+    given = {"durable_name": settings.durable, "ack_policy": "explicit", "max_deliver": -1, "max_batch": 9000}
+    given |= {"ack_wait": 60_000_000_000, "max_ack_pending": settings.max_ack_pending}
+    given |= {"filter_subjects": [settings.decisions_subject, settings.outcomes_subject]}
+    await asked(js, settings, "DURABLE.CREATE", {"stream_name": settings.stream, "config": given})
+    before = await publish(js, settings, *numbered(40))
+    inbox = Inbox(rows=30)
+    async with consuming(changed(settings, manage_stream=False), inbox) as consumer:
+        await inbox.until(30)
+        tokens = inbox.take()
+        await consumer.ack([*tokens[:10], *tokens[15:20]])
+        await until(lambda: unacknowledged(js, settings, 15))
+    was = (await asked(js, settings, "INFO"))["config"]
+    inbox = Inbox()
+    async with consuming(settings, inbox):
+        now = await asked(js, settings, "INFO")
+        assert was.pop("filter_subjects") == [settings.decisions_subject, settings.outcomes_subject]
+        assert now["config"] == was
+        after = await publish(js, settings, *numbered(10, 40))
+        await inbox.until(20)
+        assert inbox.sequences() == [*before[30:], *after]
+        state = await js.consumer_info(settings.stream, settings.durable)
+        assert (state.ack_floor and state.ack_floor.stream_seq, state.num_redelivered) == (10, 0)
+        assert state.num_ack_pending == 15 + 20
+
+
+async def asked(
+    js: JetStreamContext, settings: NatsSettings, what: str, request: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the server answers about the durable, as it is."""
+    subject = f"$JS.API.CONSUMER.{what}.{settings.stream}.{settings.durable}"
+    answer = await js._nc.request(subject, msgspec.json.encode(request) if request else b"")
+    found: dict[str, Any] = msgspec.json.decode(answer.data)
+    assert "error" not in found, found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("more", "managed"), [({"description": "an operator's"}, True), ({"ack_wait": 61}, True), ({}, False)]
+)
+async def test_filters_that_an_operator_may_have_given_stay(
+    js: JetStreamContext, settings: NatsSettings, more: dict[str, Any], managed: bool
+) -> None:
+    await make_stream(js, settings)
+    await make_consumer(js, settings, **earlier(settings) | more)
+    async with consuming(changed(settings, manage_stream=managed), Inbox()):
+        config = (await js.consumer_info(settings.stream, settings.durable)).config
+    assert config.filter_subjects == [settings.decisions_subject, settings.outcomes_subject]
+
+
+async def test_filters_that_leave_something_out_stay(js: JetStreamContext, settings: NatsSettings) -> None:
+    subjects = [settings.decisions_subject, settings.outcomes_subject]
+    await make_stream(js, settings, subjects=[*subjects, f"{settings.stream}.other"])
+    await make_consumer(js, settings, **earlier(settings))
+    async with consuming(settings, Inbox()):
+        assert (await js.consumer_info(settings.stream, settings.durable)).config.filter_subjects == subjects
+
+
 async def complaint(consumer: JetStreamConsumer) -> str:
     """What the first look at stream and consumer finds wrong."""
     await until(lambda: consumer.trouble != BEING_LOOKED_AT)

@@ -12,6 +12,7 @@ from tracker_daemon.consumer.stream import (
     consumer_refusals,
     consumer_risks,
     missing_subjects,
+    redundant_filters,
     subjects,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "missing_subjects",
     "open_reading",
     "publish_surely",
+    "redundant_filters",
     "subjects",
 ]

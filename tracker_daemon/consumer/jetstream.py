@@ -238,7 +238,7 @@ class JetStreamConsumer:
             # Gone with the old connection, unless the client still had it to send: then it is on the new one.
             await self._subscription.withdraw()
         stream = await ensure_stream(self._js, self._settings)
-        consumer = await ensure_consumer(self._js, self._settings, stream)
+        consumer = await ensure_consumer(self._client, self._settings, stream)
         self._say_what_is_new(stream, consumer)
         self.ack_wait_seconds = consumer.config.ack_wait or ACK_WAIT_SECONDS
         self._gaps.attach(consumer, alone=alone(stream, self._settings))

@@ -1,9 +1,14 @@
-"""The stream and the durable consumer: made where missing, never changed where an operator made them."""
+"""The stream and the durable consumer: made where missing, never changed where an operator made them.
+
+What an earlier version made loses the filters that this one would not give it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import nats.errors
+import orjson
 import structlog
 from nats.js.api import (
     AckPolicy,
@@ -15,13 +20,14 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from tracker_daemon.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nats.aio.client import Client
     from nats.js import JetStreamContext
 
     from tracker_daemon.config import NatsSettings
@@ -30,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 ACK_WAIT_SECONDS: Final = 60
 DUPLICATE_WINDOW_SECONDS: Final = 120
+REQUEST_SECONDS: Final = 5
 
 
 def subjects(settings: NatsSettings) -> list[str]:
@@ -111,8 +118,9 @@ def _matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
 
 
-async def ensure_consumer(js: JetStreamContext, settings: NatsSettings, stream: StreamInfo) -> ConsumerInfo:
+async def ensure_consumer(client: Client, settings: NatsSettings, stream: StreamInfo) -> ConsumerInfo:
     """Return the durable pull consumer, made if it is missing; warn of settings that would lose messages."""
+    js = client.jetstream()
     try:
         info: ConsumerInfo = await js.consumer_info(settings.stream, settings.durable)
     except NotFoundError:
@@ -121,23 +129,67 @@ async def ensure_consumer(js: JetStreamContext, settings: NatsSettings, stream: 
                 f"the durable consumer {settings.durable} of the stream {settings.stream} does not exist: "
                 "create it, or set TRACKER_NATS_MANAGE_STREAM=true"
             ) from None
-        info = await js.add_consumer(
-            settings.stream,
-            ConsumerConfig(
-                durable_name=settings.durable,
-                filter_subjects=filters(stream, settings),
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT_SECONDS,
-                max_deliver=-1,
-                max_ack_pending=settings.max_ack_pending,
-            ),
-        )
+        info = await js.add_consumer(settings.stream, _made(settings, filters(stream, settings)))
         log.info("durable consumer made", stream=settings.stream, durable=settings.durable)
+    if redundant_filters(info.config, stream, settings) and _of_our_making(info.config, settings):
+        await _take_filters_away(client, settings)
     for risk in (*consumer_losses(info.config), *consumer_risks(info.config)):
         log.warning("the durable consumer is not safe", durable=settings.durable, risk=risk)
     for refusal in consumer_refusals(info.config, settings):
         raise Misconfigured(refusal)
     return info
+
+
+def _made(settings: NatsSettings, filters: list[str] | None) -> ConsumerConfig:
+    """The durable consumer as a daemon makes it."""
+    return ConsumerConfig(
+        durable_name=settings.durable,
+        filter_subjects=filters,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_SECONDS,
+        max_deliver=-1,
+        max_ack_pending=settings.max_ack_pending,
+    )
+
+
+def redundant_filters(config: ConsumerConfig, stream: StreamInfo, settings: NatsSettings) -> bool:
+    """Whether a consumer names the two subjects of a stream that has no other."""
+    return bool(config.filter_subjects) and alone(stream, settings) and not _unfiltered(config, settings)
+
+
+def _of_our_making(config: ConsumerConfig, settings: NatsSettings) -> bool:
+    """Whether nothing tells it from one that an earlier version made, with filters in any case."""
+    made = _made(settings, subjects(settings)).evolve(max_ack_pending=config.max_ack_pending)
+    as_made = made.as_dict().items() <= config.as_dict().items()
+    return settings.manage_stream and as_made and not config.description
+
+
+async def _take_filters_away(client: Client, settings: NatsSettings) -> None:
+    """Have the durable consumer name no subject any more; its position and what it waits for stay."""
+    name = f"{settings.stream}.{settings.durable}"
+    try:
+        # As the server has it: nats-py's own types leave limits out, and they would be gone.
+        config = (await _ask(client, f"INFO.{name}"))["config"]
+        del config["filter_subjects"]
+        update = {"stream_name": settings.stream, "config": config, "action": "update"}
+        await _ask(client, f"CREATE.{name}", update)
+    except (APIError, nats.errors.Error) as error:  # it delivers the same with them
+        log.warning(
+            "the filters of the durable consumer stay, old messages may come slowly",
+            durable=settings.durable,
+            reason=str(error),
+        )
+    else:
+        log.info("needless filters taken from the durable consumer", durable=settings.durable)
+
+
+async def _ask(client: Client, what: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
+    asked = orjson.dumps(request) if request else b""
+    reply = await client.request(f"$JS.API.CONSUMER.{what}", asked, timeout=REQUEST_SECONDS)
+    answer: dict[str, Any] = orjson.loads(reply.data)
+    if "error" in answer:
+        raise APIError.from_error(answer["error"])
+    return answer
 
 
 def consumer_refusals(config: ConsumerConfig, settings: NatsSettings) -> Iterator[str]:

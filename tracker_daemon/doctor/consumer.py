@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from nats.js.api import DeliverPolicy, ReplayPolicy
 
 from tracker_daemon.batch import most_rows
-from tracker_daemon.consumer import consumer_losses, consumer_refusals, consumer_risks
+from tracker_daemon.consumer import (
+    consumer_losses,
+    consumer_refusals,
+    consumer_risks,
+    redundant_filters,
+)
 from tracker_daemon.consumer.pull import EXPIRES_SECONDS
 from tracker_daemon.doctor.finding import Finding, findings
 
@@ -15,13 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from nats.js.api import ConsumerInfo
+    from nats.js.api import ConsumerInfo, StreamInfo
 
     from tracker_daemon.config import Settings
 
 
 def look(
-    info: ConsumerInfo, limits: dict[str, Any], first_at: datetime | None, settings: Settings
+    info: ConsumerInfo,
+    limits: dict[str, Any],
+    stream: StreamInfo,
+    first_at: datetime | None,
+    settings: Settings,
 ) -> list[Finding]:
     """What in the durable consumer keeps messages from being stored, and what slows them down.
 
@@ -41,6 +50,11 @@ def look(
             f"nats consumer resume {info.stream_name} {info.name}"
         )
     warnings = [*consumer_risks(config), *_skips(info, first_at), *_throttles(info, settings, edit)]
+    if redundant_filters(config, stream, settings.nats):
+        warnings.append(
+            "its filters leave nothing out, as the stream has no other subjects, and nats-server 2.10 brings "
+            f"old messages very slowly for them: {edit} --filter='>'"
+        )
     fine = (
         f"{info.name}: {info.num_pending} waiting, {info.num_ack_pending} unacknowledged, "
         f"{info.num_waiting} requests of daemons"

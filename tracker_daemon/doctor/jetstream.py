@@ -83,7 +83,7 @@ async def _jetstream(client: Client, settings: Settings) -> AsyncIterator[Findin
         return
     first_at = datetime.fromisoformat(state["first_ts"]) if state["messages"] else None
     limits = durable["config"]  # which nats-py's own types leave out
-    for finding in consumer.look(ConsumerInfo.from_response(durable), limits, first_at, settings):
+    for finding in consumer.look(ConsumerInfo.from_response(durable), limits, info, first_at, settings):
         yield finding
 
 
