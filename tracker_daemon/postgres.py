@@ -44,6 +44,10 @@ _REMEDIES = {
     "28P01": "; see user and password of the DSN",
     "28000": "; see the user of the DSN, and the server's pg_hba.conf",
     "26000": _POOLED,
+    "42501": (
+        "; deploy/postgres/roles.sql gives each role its rights, and is run after every migration; "
+        "what it withholds is the owner's to do"
+    ),
     "53300": "; raise max_connections, or lower TRACKER_POSTGRES_WRITERS",
     "42P05": _POOLED,
     "55P03": "; a longer transaction holds a table, pg_stat_activity says whose",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from tracker_daemon.doctor import examine, postgres
 from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings
 from tracker_daemon.embeddings.openai import OpenAI
 from tracker_daemon.errors import Misconfigured
+from tracker_daemon.experiments import Arm, Definition, begin
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import connected, register_types, translated
 from tracker_daemon.queries import QUESTIONS, Filter, Reader, reading, search
@@ -225,6 +227,26 @@ async def test_the_role_suffices_for_the_store(writer: str, sql: asyncpg.Connect
     row = await sql.fetchrow("SELECT outcome, pnl FROM llm_decisions WHERE id = $1", id_)
     assert row is not None
     assert (row["outcome"], str(row["pnl"])) == ("SUCCESS", "2.50000000")
+
+
+async def test_a_right_that_is_refused_is_told_with_the_file_that_gives_it(
+    writer: str, sql: asyncpg.Connection
+) -> None:
+    """To readers of the daemon's log, which goes on once it has the right, and to who asks himself."""
+    await sql.execute("REVOKE INSERT ON llm_decisions FROM tracker_writer")
+    store = Store(writer)
+    with capture_logs() as logs:
+        writing = asyncio.create_task(store.write(deliver(decision())))
+        await until(lambda: logs)
+        assert "deploy/postgres/roles.sql" in logs[0]["reason"]
+        await sql.execute("GRANT INSERT ON llm_decisions TO tracker_writer")
+        assert await writing == ["stored"]
+    await store.close()
+    arms = tuple(Arm(name=name, share=Decimal("0.5")) for name in ("old", "new"))
+    definition = Definition(name="any", arms=arms, minimum_effect=0.1)
+    async with connected(writer) as connection:
+        with pytest.raises(Misconfigured, match=r"deploy/postgres/roles\.sql .* the owner's to do"):
+            await begin(connection, definition)
 
 
 async def test_it_has_no_right_but_these(writer: str, sql: asyncpg.Connection) -> None:
