@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# All that ships, all that ships where embeddings are made by `local`, and all that builds it, by hash.
-LOCKS := deploy/requirements.lock deploy/embeddings.lock deploy/build-requirements.lock
+# All that ships, the same with an extra (`local` embeddings, results of experiments), and all that builds it, by hash.
+LOCKS := deploy/requirements.lock deploy/embeddings.lock deploy/learn.lock deploy/build-requirements.lock
 
 # What `make fuzz` runs, and for how long each.
 TARGET ?= decode repeat reply status
@@ -44,6 +44,8 @@ lock: $(VENV)/.installed
 	$(COMPILE) $(ARGS) --output-file deploy/requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) --output-file deploy/embeddings.lock --constraint deploy/requirements.lock \
 		--extra embeddings pyproject.toml
+	$(COMPILE) $(ARGS) --output-file deploy/learn.lock --constraint deploy/embeddings.lock \
+		--extra learn pyproject.toml
 	$(COMPILE) $(ARGS) --output-file deploy/build-requirements.lock --constraint deploy/requirements.lock \
 		deploy/build-requirements.in
 

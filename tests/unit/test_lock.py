@@ -27,6 +27,7 @@ SHIPS = PROJECT["project"]["dependencies"]
 LOCKS = {
     "requirements.lock": SHIPS,
     "embeddings.lock": SHIPS + PROJECT["project"]["optional-dependencies"]["embeddings"],
+    "learn.lock": SHIPS + PROJECT["project"]["optional-dependencies"]["learn"],
     "build-requirements.lock": BUILD,
 }
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -109,8 +110,9 @@ def test_what_is_locked_is_what_the_project_leads_to(lock: str, environment: dic
         assert each.specifier.contains(versions[canonicalize_name(each.name)]), f"{each}: {STALE}"
 
 
-def test_with_embeddings_nothing_ships_otherwise() -> None:
-    plain, more = (set(map(str, entries(lock))) for lock in ("requirements.lock", "embeddings.lock"))
+@pytest.mark.parametrize("extra", ["embeddings.lock", "learn.lock"])
+def test_with_an_extra_nothing_ships_otherwise(extra: str) -> None:
+    plain, more = (set(map(str, entries(lock))) for lock in ("requirements.lock", extra))
     assert plain < more
 
 

@@ -142,4 +142,7 @@ def _scipy() -> Any:
     try:
         return importlib.import_module("scipy.stats")
     except ImportError:
-        raise Unequipped("comparing takes scipy: pip install 'tracker-daemon[learn]'") from None
+        raise Unequipped(
+            "comparing takes scipy: pip install 'tracker-daemon[learn]', or build the image with "
+            "--build-arg LOCK=learn"
+        ) from None
