@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tracker_daemon.choices import Assign, Name, Select
 from tracker_daemon.errors import InvalidQuestion, TrackerError
-from tracker_daemon.queries import as_json, parse
+from tracker_daemon.queries import asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +68,9 @@ class Chooser:
         self._side = side
         self._troubled: set[str] = set()
 
-    async def assign(self, asked: Mapping[str, Any], default: str) -> Chosen:
-        """The arm of a unit, with the default where it names no model; `asked` are the fields of `Assign`."""
-        question = _question(Assign, asked, default)
+    async def assign(self, fields: Mapping[str, Any], default: str) -> Chosen:
+        """The arm of a unit, with the default where it names no model; `fields`: those of `Assign`."""
+        question = _question(Assign, fields, default)
         told, trouble = await self._ask(question, question.experiment)
         if told is None:
             return Chosen(model=default, unit=question.unit, fallback=trouble)
@@ -85,9 +85,9 @@ class Chooser:
             age_seconds=told.age_seconds,
         )
 
-    async def select(self, asked: Mapping[str, Any], default: str) -> Chosen:
-        """The model for a key; `asked` are the fields of `Select`."""
-        question = _question(Select, asked, default)
+    async def select(self, fields: Mapping[str, Any], default: str) -> Chosen:
+        """The model for a key; `fields`: those of `Select`."""
+        question = _question(Select, fields, default)
         told, trouble = await self._ask(question, f"{question.agent_name}/{question.decision_type}")
         if told is None:
             return Chosen(model=default, unit=question.key, fallback=trouble)
@@ -116,10 +116,10 @@ class Chooser:
         return told, None
 
 
-def _question(kind: type[Question], asked: Mapping[str, Any], default: str) -> Question:
+def _question(kind: type[Question], fields: Mapping[str, Any], default: str) -> Question:
     """The question as a daemon would read it, refused in the same words."""
     try:
         msgspec.convert(default, Name)
     except msgspec.ValidationError as error:
         raise InvalidQuestion(f"the default must be the name of a model: {error}") from None
-    return parse(as_json(asked), kind)
+    return asked(fields, kind)

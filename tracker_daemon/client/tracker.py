@@ -20,9 +20,8 @@ from tracker_daemon.queries import (
     MAX_TOKEN_BUDGET,
     TOKEN_BUDGET,
     Page,
-    as_json,
+    asked,
     fit_briefing,
-    parse,
     questions,
 )
 
@@ -351,5 +350,5 @@ class DecisionTracker:
 
 
 def _question(kind: type[Question], agent_name: str | None, conditions: Mapping[str, Any]) -> Question:
-    asked = {name: finite(value) for name, value in conditions.items()}
-    return parse(as_json({**asked, "agent_name": agent_name}), kind)
+    fields = {name: finite(value) for name, value in conditions.items()}
+    return asked({**fields, "agent_name": agent_name}, kind)

@@ -21,7 +21,7 @@ from tracker_daemon.queries.decisions import (
     successful_decisions,
 )
 from tracker_daemon.queries.export import count_decisions, export_decisions
-from tracker_daemon.queries.filter import Filter, Selection, holdable
+from tracker_daemon.queries.filter import Filter, Selection, finite, holdable
 from tracker_daemon.queries.monitoring import (
     Latency,
     Table,
@@ -33,7 +33,7 @@ from tracker_daemon.queries.monitoring import (
 from tracker_daemon.queries.page import MAX_LIMIT, Page
 from tracker_daemon.queries.pool import Busy, Reader
 from tracker_daemon.queries.prompts import MAX_ALIKE, Alike, AlikePrompts, similar_prompts
-from tracker_daemon.queries.questions import QUESTIONS, Prompts, Question, as_json, matured, parse
+from tracker_daemon.queries.questions import QUESTIONS, Prompts, Question, as_json, asked, matured, parse
 from tracker_daemon.queries.reading import reading
 from tracker_daemon.queries.schema import answer_schema, question_schema
 from tracker_daemon.queries.search import Found, Searched, search
@@ -86,6 +86,7 @@ __all__ = [
     "Whole",
     "answer_schema",
     "as_json",
+    "asked",
     "calibration",
     "confidence_vs_outcome",
     "count_decisions",
@@ -94,6 +95,7 @@ __all__ = [
     "estimate_tokens",
     "export_decisions",
     "failed_decisions",
+    "finite",
     "fit_briefing",
     "gather_facts",
     "holdable",

@@ -54,6 +54,12 @@ def holdable(number: Decimal) -> bool:
     return number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
 
 
+def finite(number: str) -> str:
+    """A number in SQL, or NULL where it is none: a column can hold NaN, and that would be all of a sum."""
+    # To PostgreSQL NaN is the greatest number.
+    return f"CASE WHEN abs({number}) < 'Infinity' THEN {number} END"
+
+
 class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Conditions that hold together; what is None does not matter.
 

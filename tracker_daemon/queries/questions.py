@@ -240,6 +240,15 @@ def parse(data: bytes, kind: type[T]) -> T:
         raise InvalidQuestion("the question is no JSON object") from None
 
 
+def asked(fields: Any, kind: type[T]) -> T:
+    """Return the question with these fields, refused in the words that JSON of them would be refused in."""
+    try:
+        data = as_json(fields)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidQuestion(f"there is no JSON for it: {error}") from None
+    return parse(data, kind)
+
+
 def matured(question: T, seconds: float) -> T:
     """The question with a maturity window of so many seconds, if it can have one and gives none."""
     if getattr(question, "maturity_seconds", seconds) is None:
