@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from tracker_daemon.experiments.estimate import NONE, Sums
+from tracker_daemon.queries import finite
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,7 +31,8 @@ _UNITS: Final = """
 WITH exposed AS (
     SELECT {arm} AS variant, COALESCE(extra ->> '{unit}', id::text) AS unit, ({mature}) AS mature,
            outcome IN ('SUCCESS', 'FAILURE') AS resolved, outcome = 'SUCCESS' AS won, {pnl} AS pnl,
-           created_at, propensity, 1 / NULLIF(propensity, 0) AS weight
+           created_at, propensity,
+           CASE WHEN propensity > 0 AND propensity <= 1 THEN 1 / propensity END AS weight
     FROM {source} WHERE {condition}
 ), units AS (
     SELECT variant, unit, min(created_at) AS first, count(*) AS exposures,
@@ -80,7 +82,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Of one arm: units and decisions; of these, too young to count, and old enough without an outcome.
 
     `first` is when the first decision was made. In the weighted sums a decision counts 1 / propensity;
-    `unweighted` resolved ones have none, or one of 0, and are not in these. `adaptive`: propensities differ.
+    `unweighted` resolved ones have none, or one that is no probability, and are not in these. `adaptive`:
+    propensities differ.
     """
 
     first: datetime | None
@@ -140,7 +143,7 @@ class Look:
             "mature": chosen.mature(maturity),
             "unit": UNIT,
             "arm": arm,
-            "pnl": pnl,
+            "pnl": finite(pnl),
         }
         self._values = chosen.values
 

@@ -53,7 +53,7 @@ class WeightedMean(Struct, frozen=True, kw_only=True):
 class Weighted(Struct, frozen=True, kw_only=True):
     """What an arm shows where it was chosen more often at some times than at others, by what was known.
 
-    `left_out` decisions with an outcome have no propensity, or one of 0.
+    `left_out` decisions with an outcome have no propensity, or one that is no probability.
     """
 
     success: WeightedMean
@@ -249,5 +249,7 @@ def _progress(experiment: Experiment, known: Sequence[Evidence], moment: datetim
         most = needed(spread[0] + max(spread[1:]), definition.minimum_effect, definition.risk) or None
     if most and experiment.stopped_at is None:
         first = min(evidence.first for evidence in known if evidence.first is not None)
-        days = max(0, most - telling) / telling * ((moment - first) / timedelta(days=1))
+        # The clock of an agent may be ahead of the database's: then there is no pace yet.
+        if (age := (moment - first) / timedelta(days=1)) > 0:
+            days = max(0, most - telling) / telling * age
     return Progress(telling=telling, needed=most, days_to_go=days)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tracker_daemon.queries import Filter, Selection
+from tracker_daemon.queries import Filter, Selection, finite
 
 if TYPE_CHECKING:
     from tracker_daemon.postgres import Connection
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 HALF_LIVES: Final = 6
 """How far back is looked: whatever is older has less than a sixty-fourth of its weight."""
 
-_VALUES: Final = {
-    "success": "(outcome = 'SUCCESS')::int::float8",
-    "pnl": "(NULLIF(pnl, 'NaN') - COALESCE(cost_usd, 0))::float8",
-}
+NET: Final = "pnl - COALESCE(cost_usd, 0)"
+"""What a decision has earned, in SQL."""
+_VALUES: Final = {"success": "(outcome = 'SUCCESS')::int::float8", "pnl": f"({finite(NET)})::float8"}
 _EVIDENCE: Final = """
 WITH mature AS (
     SELECT model, CASE WHEN outcome IN ('SUCCESS', 'FAILURE') THEN {value} END AS value,

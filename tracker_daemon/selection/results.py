@@ -11,6 +11,7 @@ from tracker_daemon.experiments import Mean, Weighted
 from tracker_daemon.experiments.evidence import NOTHING, Look
 from tracker_daemon.experiments.results import plain, weighted
 from tracker_daemon.queries import Filter, Selection
+from tracker_daemon.selection.evidence import NET
 from tracker_daemon.selection.standing import standings
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 # One that might decide alone says nothing of the times at which another might have.
 _CHOSEN: Final = "experiment IS NULL AND propensity > 0 AND propensity < 1"
-_NET: Final = "pnl - COALESCE(cost_usd, 0)"
 _COUNTS: Final = """
 SELECT count(*) AS decisions, count(*) FILTER (WHERE experiment IS NULL AND propensity = 1) AS alone
 FROM {source} WHERE {condition}
@@ -73,7 +73,7 @@ async def selection_results(
     statement = _COUNTS.format(source=every.source, condition=every.condition)
     [counts] = await connection.fetch(statement, *every.values)
     chosen.condition += f" AND {_CHOSEN}"
-    found = await Look(connection, chosen, maturity, arm="model", pnl=_NET).evidence()
+    found = await Look(connection, chosen, maturity, arm="model", pnl=NET).evidence()
     models = tuple(_of_model(name, found.get(name, NOTHING)) for name in standing.policy.candidates)
     return SelectionResults(
         agent_name=agent_name,
