@@ -14,6 +14,8 @@ from tracker_daemon.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import asyncpg
+
 ARMS = ("--arm", "name=old,share=0.5,model=gpt-x", "--arm", "name=new,share=0.5,model=gpt-y,prompt_version=7")
 CREATE = ("experiment", "create", "prompts", *ARMS, "--minimum-effect", "0.1")
 
@@ -55,6 +57,8 @@ async def test_an_experiment_from_beginning_to_end(asked: dict[str, str], dsn: s
     assert [arm["success"]["mean"] for arm in told["arms"]] == [0, won / 40]
     stopped = await tracker("experiment", "stop", "prompts", settings=asked)
     assert stopped.out.startswith("prompts is stopped since 20")
+    late = await tracker("experiment", "assign", "prompts", "unit-1", settings=asked)
+    assert (late.code, "prompts is stopped since 20" in late.err) == (1, True)
     listed = await tracker("experiment", "list", settings=asked)
     assert "old 50%, new 50%" in listed.out
     [only] = orjson.loads((await tracker("experiment", "list", "--json", settings=asked)).out)
@@ -71,13 +75,28 @@ def _id(number: int) -> str:
         (("results", "nobody"), 1, "there is no experiment nobody; see tracker-daemon experiment list"),
         (("stop", "nobody"), 1, "there is no experiment nobody"),
         (("assign", "nobody", "unit"), 1, "there is no experiment nobody"),
+        (("assign", "nobody", "u" * 100_000), 1, "length <= 1000 - at `$.unit`"),
+        (("assign", "nobody", "\udcff"), 1, "there is no JSON for it"),
+        (("assign", "\x1b[31m", "unit"), 1, r"there is no experiment \u001b[31m;"),
+        (
+            ("create", "\udcff", *ARMS, "--minimum-effect", "0.1"),
+            1,
+            "this is no experiment",
+        ),
+        (("create", "x" * 101, *ARMS, "--minimum-effect", "0.1"), 1, "length <= 100 - at `$.name`"),
+        (("create", "x", *ARMS, "--minimum-effect", "nan"), 1, "1e-08 or more, and less than 1, not nan"),
+        (
+            ("create", "x", *ARMS, "--minimum-effect", "inf", "--metric", "pnl"),
+            1,
+            "1e-08 or more, and less than 1e+12, not inf",
+        ),
         (("create", "x", *ARMS[:2], "--minimum-effect", "1"), 1, "compares 2 to 20 arms; x has 1"),
         (
             ("create", "x", *ARMS[:2], "--arm", "name=b,share=0.6", "--minimum-effect", "1"),
             1,
             "the shares of x add up to 1.1, and must add up to 1",
         ),
-        (("create", "x", *ARMS, "--minimum-effect", "2"), 1, "more than 0, and less than 1, not 2"),
+        (("create", "x", *ARMS, "--minimum-effect", "2"), 1, "1e-08 or more, and less than 1, not 2"),
         (
             ("create", "x", *ARMS, "--minimum-effect", "1", "--metric", "luck"),
             2,
@@ -118,6 +137,18 @@ async def test_without_outcomes_and_without_pnl_there_is_a_verdict_in_words(
     shown = await tracker("experiment", "results", "prompts", settings=asked)
     assert (shown.code, shown.err) == (0, "")
     assert "must tell of pnl" in shown.out.splitlines()[-1]
+
+
+async def test_one_that_cannot_be_read_is_told_beside_the_others(
+    asked: dict[str, str], sql: asyncpg.Connection
+) -> None:
+    await tracker(*CREATE, settings=asked)
+    await sql.execute("INSERT INTO llm_experiments (name, definition) VALUES ('odd', '{}')")
+    for json in ((), ("--json",)):
+        listed = await tracker("experiment", "list", *json, settings=asked)
+        assert listed.code == 1
+        assert "prompts" in listed.out
+        assert listed.err.startswith("tracker-daemon: the experiment odd cannot be read: Object missing")
 
 
 async def test_an_experiment_does_not_change_in_mid_flight(asked: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.acceptance.command import Finished
 
 WHOM = ("momentum", "signal")
+MANY = tuple(word for number in range(1000) for word in ("--candidate", f"gpt-{number}"))
 CANDIDATES = ("--candidate", "gpt-x", "--candidate", "gpt-y", "--default", "gpt-x")
 
 
@@ -134,6 +135,11 @@ async def test_the_models_are_compared_by_inverse_propensity(asked: dict[str, st
         (("show", "momentum"), 2, "name both AGENT and TYPE, or neither"),
         (("choose", *WHOM, "7"), 1, "no policy says which model decides"),
         (("choose", *WHOM, ""), 1, "length >= 1"),
+        (("choose", *WHOM, "7" * 100_000), 1, "length <= 1000 - at `$.key`"),
+        (("choose", *WHOM, "\udcff"), 1, "there is no JSON for it"),
+        (("set", "\udcff", "signal", *CANDIDATES), 1, "this is no policy: there is no JSON for it"),
+        (("set", *WHOM, *CANDIDATES, *MANY), 1, "momentum/signal needs 1 to 20 candidates, not 1002"),
+        (("set", *WHOM, *CANDIDATES, "--floor", "nan"), 1, "must be between 0 and 1, not nan"),
         (("results", *WHOM), 1, "no policy says which model decides"),
         (("pin", *WHOM, "gpt-x"), 1, "no policy says which model decides"),
         (("unpin", *WHOM), 1, "no policy says which model decides"),
@@ -159,6 +165,25 @@ async def test_what_cannot_be_is_said(
     assert ended.code == code
     assert said in " ".join(ended.err.replace("│", " ").split())
     assert "Traceback" not in ended.err
+
+
+async def test_one_that_cannot_be_read_is_told_beside_the_others(
+    asked: dict[str, str], sql: asyncpg.Connection
+) -> None:
+    for agent in ("momentum", "odd"):
+        await tracker("select", "set", agent, "signal", *CANDIDATES, settings=asked)
+    await sql.execute("UPDATE llm_selection_events SET figures = '{}' WHERE agent_name = 'odd'")
+    for json in ((), ("--json",)):
+        shown = await tracker("select", "show", *json, settings=asked)
+        assert shown.code == 1
+        assert "gpt-y" in shown.out
+        assert shown.err.startswith("tracker-daemon: the policy of odd/signal cannot be read: Object missing")
+    shown = await tracker("select", "show", "odd", "signal", settings=asked)
+    assert (shown.code, shown.out) == (1, "")
+    assert "the policy of odd/signal cannot be read" in shown.err
+    assert (await tracker("select", "show", *WHOM, settings=asked)).code == 0
+    assert (await tracker("select", "set", "odd", "signal", *CANDIDATES, settings=asked)).code == 0
+    assert (await tracker("select", "show", settings=asked)).code == 0
 
 
 async def test_of_a_policy_that_there_is_what_cannot_be_is_said(asked: dict[str, str]) -> None:

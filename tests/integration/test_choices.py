@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from tests.asking import agent_on, served
@@ -23,7 +24,7 @@ from tracker_daemon.selection.standing import standings
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     import asyncpg
 
@@ -163,12 +164,26 @@ async def bench(sql: asyncpg.Connection, *models: str) -> None:
             {**WHOM, "key": "1", "candidates": []},
             "length >= 1",
         ),
+        (
+            "select",
+            {**WHOM, "key": "1", "candidates": [f"gpt-{number}" for number in range(1000)]},
+            "gpt-0 is no candidate of momentum",
+        ),
+        ("select", {**WHOM, "key": "1" * 1001}, "length <= 1000"),
+        ("assign", {"experiment": "trial", "unit": "1" * 1001}, "length <= 1000"),
+        ("assign", {"experiment": "trial", "unit": "1" * 1_000_000}, "at most 65536 bytes"),
+        ("assign", {"experiment": "tri\0al", "unit": "1"}, "there is no experiment tri\0al"),
     ],
 )
 async def test_what_cannot_be_chosen_is_said(agent: Agent, name: str, question: Any, says: str) -> None:
     found = await agent.ask(name, **question)
     assert found.code == "400"
     assert says in found.answer
+
+
+async def test_a_candidate_that_is_named_twice_is_one(agent: Agent) -> None:
+    told = await model(agent, candidates=["gpt-x"] * 1000)
+    assert (told["model"], Decimal(told["propensity"])) == ("gpt-x", 1)
 
 
 async def test_of_a_stopped_experiment_no_unit_gets_an_arm(agent: Agent, sql: asyncpg.Connection) -> None:
@@ -205,13 +220,39 @@ async def test_without_a_database_it_is_answered_until_that_is_too_old(
 
 
 async def test_what_nobody_can_understand_ends_nothing(agent: Agent, sql: asyncpg.Connection) -> None:
-    """Written by an operator's hand, or by a version that knows more."""
+    """Written by an operator's hand, or by a version that knows more; whom it is about is told."""
+    await set_policy(sql, replace(POLICY, agent_name="odd"))
+    await set_policy(sql, replace(POLICY, agent_name="pinned"))
     with capture_logs() as lines:
         await sql.execute("INSERT INTO llm_experiments (name, definition) VALUES ('odd', '{}')")
-        await until(lambda: any("the experiment odd cannot be read" in str(line) for line in lines))
+        await sql.execute("UPDATE llm_selection_events SET figures = '{}' WHERE agent_name = 'odd'")
+        async with sql.transaction():
+            change = Change(**WHOM | {"agent_name": "pinned"}, kind="pinned", model="x", reason="?")
+            await keep(sql, [change], (await standings(sql)).numbers)
+        await until(lambda: len(_logged(lines)) == 3)
+        for name, question, says in (
+            (
+                "assign",
+                {"experiment": "odd", "unit": "1"},
+                "the experiment odd cannot be read",
+            ),
+            ("select", {**WHOM, "agent_name": "odd", "key": "1"}, "the policy of odd/signal cannot be read"),
+            ("select", {**WHOM, "agent_name": "pinned", "key": "1"}, "x is pinned, and no candidate"),
+        ):
+            found = await agent.ask(name, **question)
+            assert (found.code, says in found.answer) == ("503", True)
+            assert any(says in line["reason"] for line in _logged(lines))
+        assert (await model(agent))["why"] == "policy"
         assert await knows(agent)
         await sql.execute("DELETE FROM llm_experiments WHERE name = 'odd'")
-        await until(lambda: any("are read again" in line["event"] for line in lines))
+        await sql.execute("DELETE FROM llm_selection_events WHERE agent_name IN ('odd', 'pinned')")
+        await until(lambda: any("can be read again" in line["event"] for line in lines))
+    assert len(_logged(lines)) == 3
+    assert not [line for line in lines if "are read again" in line["event"]]
+
+
+def _logged(lines: Sequence[Any]) -> list[Any]:
+    return [line for line in lines if line["event"] == "nothing is chosen by what cannot be read"]
 
 
 async def test_a_defect_is_told_to_the_log_and_ends_nothing(

@@ -143,11 +143,17 @@ async def test_what_is_not_to_be_known_leaves_the_default(
         odd = await tracker.select_model(**WHOM, key="7", candidates=["gpt-1"], default="gpt-0")
         assert "gpt-1 is no candidate of momentum/signal" in str(odd.fallback)
     await stop(sql, "trial")
+    await sql.execute("UPDATE llm_selection_events SET figures = '{}'")
 
     async def stopped() -> bool:
         return "trial is stopped since" in str((await arm(tracker)).fallback)
 
+    async def illegible() -> bool:
+        told = await tracker.select_model(**WHOM, key="7", default="gpt-0")
+        return "the policy of momentum/signal cannot be read" in str(told.fallback)
+
     await until(stopped)
+    await until(illegible)
     said = [record.getMessage().partition(":")[0] for record in caplog.records]
     assert said == [
         f"the default decides in place of {whom}"
@@ -161,6 +167,9 @@ async def test_what_is_not_to_be_known_leaves_the_default(
     [
         (lambda tracker: tracker.assign("trial", "", default="gpt-0"), "length >= 1"),
         (lambda tracker: tracker.assign(7, "7", default="gpt-0"), "Expected `str`, got `int`"),
+        (lambda tracker: tracker.assign("trial", "7" * 1_000_000, default="gpt-0"), "length <= 1000"),
+        (lambda tracker: tracker.assign("trial", "\ud800", default="gpt-0"), "there is no JSON for it"),
+        (lambda tracker: tracker.assign("trial", object(), default="gpt-0"), "there is no JSON for it"),
         (
             lambda tracker: tracker.assign("trial", "7", default=None),
             "the default must be the name of a model",

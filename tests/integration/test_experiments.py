@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,7 +19,16 @@ from tests.plans import explained, nodes
 from tests.record import BEGIN, backdate, known
 from tests.trials import definition
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.experiments import assign, begin, experiment_results, experiments, find, stop
+from tracker_daemon.experiments import (
+    Arm,
+    Definition,
+    assign,
+    begin,
+    experiment_results,
+    experiments,
+    find,
+    stop,
+)
 from tracker_daemon.queries import reading
 from tracker_daemon.store import Store
 
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.record import Row
-    from tracker_daemon.experiments import Definition, Results, WeightedMean
+    from tracker_daemon.experiments import Results, WeightedMean
 
 
 @pytest.fixture
@@ -187,9 +197,60 @@ async def test_an_experiment_is_begun_once_and_stopped_for_good(sql: asyncpg.Con
     assert await stop(sql, "trial") == stopped
     with pytest.raises(InvalidQuestion, match="trial has been stopped"):
         await begin(sql, trial)
-    assert await experiments(sql) == [other, stopped]
+    assert (await experiments(sql)).legible == [other, stopped]
     with pytest.raises(InvalidQuestion, match="there is no experiment third"):
         await find(sql, "third")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": "x" * 101}, "length <= 100"),
+        ({"name": ""}, "length >= 1"),
+        ({"name": "\ud800"}, "there is no JSON for it"),
+        ({"metric": "luck"}, "Invalid enum value 'luck'"),
+        ({"arms": [{"model": "m" * 101}, {}]}, "length <= 100"),
+        ({"arms": [{"parameters": {"temperature": float("nan")}}, {}]}, "hold what JSON has not"),
+    ],
+)
+async def test_what_could_not_be_kept_is_not_begun(
+    sql: asyncpg.Connection, fields: dict[str, Any], said: str
+) -> None:
+    arms = fields.pop("arms", [{}, {}])
+    made = tuple(
+        Arm(**{"name": name, "share": Decimal("0.5")} | more) for name, more in zip("ab", arms, strict=True)
+    )
+    with pytest.raises(InvalidQuestion, match=said):
+        await begin(sql, Definition(**{"name": "trial", "arms": made, "minimum_effect": 0.1} | fields))
+    assert (await experiments(sql)).legible == []
+
+
+async def test_numbers_that_are_none_tell_of_nothing(store: Store, sql: asyncpg.Connection) -> None:
+    """Written by somebody's hand: the results are those without them."""
+    trial = definition("0.5", "0.5", metric="pnl", minimum_effect=5)
+    await begin(sql, trial)
+    await fill(store, trial, units=200, of_unit=3)
+    await sql.execute("UPDATE llm_decisions SET propensity = 0.3 WHERE hashtext(id::text) % 2 = 0")
+    some = "hashtext(id::text) % 7 IN (0, 3)"
+    await sql.execute(f"UPDATE llm_decisions SET pnl = NULL, propensity = NULL WHERE {some}")
+    without = await ask(sql, "trial")
+    # The columns of our schema hold no infinite number.
+    await sql.execute("DROP VIEW llm_monitoring CASCADE; ALTER TABLE llm_decisions ALTER pnl TYPE numeric")
+    for pnl, propensity in (("NaN", "NaN"), ("Infinity", "-0.5"), ("-Infinity", "1.5")):
+        await sql.execute(f"UPDATE llm_decisions SET pnl = '{pnl}', propensity = '{propensity}' WHERE {some}")
+        told = await ask(sql, "trial")
+        assert (told.arms, told.verdict) == (without.arms, without.verdict)
+
+
+async def test_an_agent_whose_clock_is_ahead_has_no_pace(store: Store, sql: asyncpg.Connection) -> None:
+    trial = definition("0.5", "0.5", minimum_effect=0.02)
+    await begin(sql, trial)
+    await fill(store, trial, units=400)
+    await sql.execute("UPDATE llm_decisions SET created_at = now() + interval '1 hour'")
+    told = await ask(sql, "trial")
+    assert told.progress.needed is not None
+    assert told.progress.days_to_go is None
+    assert "days to go" not in told.verdict.text
 
 
 async def test_a_leader_is_told_by_how_much(store: Store, sql: asyncpg.Connection) -> None:

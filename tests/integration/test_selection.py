@@ -26,6 +26,7 @@ from tests.waiting import until
 from tracker_daemon.config import AlertSettings, NatsSettings
 from tracker_daemon.consumer import connect, disconnect, publish_surely
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.experiments import Illegible
 from tracker_daemon.queries import reading
 from tracker_daemon.scores import ScoreWatch
 from tracker_daemon.selection import (
@@ -230,6 +231,66 @@ def value(row: Row, metric: str) -> float | None:
     if metric == "success":
         return float(row["outcome"] == "SUCCESS")
     return None if row["pnl"] is None else float(row["pnl"] - (row["cost_usd"] or 0))
+
+
+async def test_a_pnl_or_a_cost_that_is_no_number_is_pending(sql: asyncpg.Connection) -> None:
+    await decide(sql, "a", "SUCCESS", 10, pnl=Decimal(5), cost_usd=Decimal(1))
+    # The columns of our schema hold no infinite number.
+    await sql.execute("DROP VIEW llm_monitoring CASCADE")
+    await sql.execute("ALTER TABLE llm_decisions ALTER pnl TYPE numeric, ALTER cost_usd TYPE numeric")
+    odd = ("NaN", "Infinity", "-Infinity")
+    for number in map(Decimal, odd):
+        await decide(sql, "a", "SUCCESS", 1, pnl=number)
+        await decide(sql, "a", "SUCCESS", 1, pnl=Decimal(5), cost_usd=number)
+    await set_policy(sql, policy(metric="pnl"))
+    known = await snapshot(sql)
+    told = known.contests["momentum", "signal"].evidence["a"]
+    assert (told.decisions, told.pending) == (10, 6)
+    assert told.total / told.weight == pytest.approx(4)
+    assert sum(each.propensity for each in known.candidates("momentum", "signal")) == 1
+
+
+async def test_a_policy_that_cannot_be_read_is_set_anew_and_stops_no_ruling(sql: asyncpg.Connection) -> None:
+    await set_policy(sql, policy("a", "b", floor=0.4))
+    await set_policy(sql, policy("c", "d", agent_name="risk"))
+    await pin(sql, "risk", "signal", "d")
+    await decide(sql, "b", "FAILURE", 60)
+    await sql.execute(
+        "UPDATE llm_selection_events SET figures = '{}' WHERE agent_name = 'risk' AND kind = 'defined'"
+    )
+    await rule(sql)
+    assert (await choose(sql)).benched == ("b",)
+    with pytest.raises(Illegible, match=r"the policy of risk/signal cannot be read: .*set it anew"):
+        await pin(sql, "risk", "signal", "c")
+    await set_policy(sql, policy("c", "e", agent_name="risk"))
+    with pytest.raises(Illegible, match="d is pinned, and no candidate; set one in which it is"):
+        await unpin(sql, "risk", "signal")
+    await set_policy(sql, policy("c", "d", agent_name="risk"))
+    await unpin(sql, "risk", "signal")
+    assert [standing.pinned for standing in await policies(sql)] == [None, None]
+
+
+async def test_of_two_operators_the_later_one_sees_what_the_other_did(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    """One pins what the other lets be no candidate any more: one of the two is told."""
+    operators = [await asyncpg.connect(dsn) for _ in range(2)]
+    try:
+        for number in range(10):
+            kind = f"type {number}"
+            await set_policy(sql, policy(decision_type=kind))
+            done = await asyncio.gather(
+                set_policy(operators[0], policy("a", "b", decision_type=kind)),
+                pin(operators[1], "momentum", kind, "c"),
+                return_exceptions=True,
+            )
+            [refused] = [each for each in done if each is not None]
+            assert isinstance(refused, InvalidQuestion)
+            assert str(refused).startswith(("c is pinned", "c is no candidate"))
+    finally:
+        for each in operators:
+            await each.close()
+    assert len(await policies(sql)) == 10
 
 
 async def test_evidence_is_read_without_reading_the_table(sql: asyncpg.Connection) -> None:

@@ -45,7 +45,11 @@ def test_two_arms_have_two_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "metric"), [(0, "success"), (1, "success"), (-3, "pnl"), (float("nan"), "pnl")]
+    ("effect", "metric"),
+    [
+        *((effect, "success") for effect in (0, 1, 1e-9, 1e-200)),
+        *((effect, "pnl") for effect in (-3, float("nan"), float("inf"), 1e200, 1e-200)),
+    ],
 )
 def test_an_effect_that_nothing_could_show_is_refused(effect: float, metric: str) -> None:
     with pytest.raises(InvalidQuestion, match=f"a difference of {metric} that matters"):

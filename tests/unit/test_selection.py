@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.errors import InvalidQuestion, Misconfigured
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.experiments import Illegible
 from tracker_daemon.selection import Policy, Standing
 from tracker_daemon.selection.contest import Contest
 from tracker_daemon.selection.evidence import Evidence
@@ -178,8 +179,26 @@ def test_a_policy_of_a_later_version_is_read_or_named() -> None:
     later = msgspec.to_builtins(policy(floor=0.4)) | {"patience": 3}
     assert added_up([event(1, "defined", figures=later)]).find("momentum", "signal").policy.floor == 0.4
     for unknown in ({"policy": "oracle"}, {"default": "d"}):
-        with pytest.raises(Misconfigured, match="the policy of momentum/signal cannot be read"):
-            added_up([event(1, "defined", figures=later | unknown)])
+        known = added_up([event(1, "defined", figures=later | unknown)])
+        with pytest.raises(Illegible, match=r"the policy of momentum/signal cannot be read: .*set it anew"):
+            known.find("momentum", "signal")
+
+
+def test_a_policy_that_cannot_be_read_takes_no_other_down() -> None:
+    """Whatever it is that somebody wrote there; nor does a pin to what is no candidate."""
+    good = event(1, "defined", figures=policy()) | {"agent_name": "risk"}
+    for text in ("{}", "[]", '"x"', "null", "[" * 3000 + "]" * 3000):
+        known = added_up([good, event(1, "defined") | {"figures": text}])
+        assert known.find("risk", "signal").policy == policy()
+        assert set(known.illegible) == {("momentum", "signal")}
+    known = added_up([good, event(1, "defined", figures=policy()), event(2, "pinned", "x")])
+    assert known.find("risk", "signal").policy == policy()
+    with pytest.raises(Illegible, match="x is pinned, and no candidate"):
+        known.find("momentum", "signal")
+    unpinned = added_up(
+        [event(1, "defined", figures=policy()), event(2, "pinned", "x"), event(3, "unpinned")]
+    )
+    assert unpinned.find("momentum", "signal").pinned is None
 
 
 def test_of_what_is_kept_the_last_counts_and_a_new_policy_begins_anew() -> None:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from tracker_daemon.experiments import experiments
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.experiments import Illegible, experiments
 from tracker_daemon.selection import Snapshot
 from tracker_daemon.selection.contest import Contest
 from tracker_daemon.selection.evidence import gather
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from tracker_daemon.experiments import Experiment
+    from tracker_daemon.experiments import Experiment, Register
     from tracker_daemon.postgres import Connection
     from tracker_daemon.selection import Standing
 
@@ -37,17 +38,31 @@ class Known:
     def __init__(
         self,
         as_of: datetime,
-        trials: Mapping[str, Experiment],
+        trials: Register,
         models: Snapshot,
         entries: Mapping[tuple[str, str], Entry],
         began: float,
     ) -> None:
         """Keep what was read, from `began` on by the monotonic clock; `read` reads it."""
         self.as_of = as_of
-        self.experiments = trials
+        self._experiments = {each.definition.name: each for each in trials.legible}
+        self._illegible = trials.illegible
         self.models = models
         self.entries = entries
         self._began = began
+
+    @property
+    def illegible(self) -> frozenset[str]:
+        """Of each experiment and policy that cannot be read, why not."""
+        return frozenset([*self._illegible.values(), *self.models.known.illegible.values()])
+
+    def experiment(self, name: str) -> Experiment:
+        """Return one; raise `InvalidQuestion` where there is none, `Illegible` where it cannot be read."""
+        if why := self._illegible.get(name):
+            raise Illegible(why)
+        if name not in self._experiments:
+            raise InvalidQuestion(f"there is no experiment {name}; see tracker-daemon experiment list")
+        return self._experiments[name]
 
     @property
     def age_seconds(self) -> float:
@@ -59,7 +74,7 @@ class Known:
         """Read what there is; ask inside `reading`. Of `before` is taken what has not changed since."""
         began = time.monotonic()
         as_of: datetime = await connection.fetchval("SELECT now()")
-        trials = {each.definition.name: each for each in await experiments(connection)}
+        trials = await experiments(connection)
         in_force = await standings(connection)
         entries = {}
         for key, standing in in_force.of.items():

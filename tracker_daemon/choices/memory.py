@@ -37,6 +37,7 @@ class Memory:
         self._known: Known | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._troubled = False
+        self._illegible: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Renew it until cancelled."""
@@ -75,6 +76,7 @@ class Memory:
             self._say(error.alone() if isinstance(error, TrackerError) else error)
         else:
             self._say(None)
+            self._say_illegible(self._known.illegible)
 
     def _say(self, trouble: Exception | None) -> None:
         """Log what keeps it from being renewed, once, and its end."""
@@ -84,3 +86,11 @@ class Memory:
         elif self._troubled and not trouble:
             log.info("experiments and policies are read again")
         self._troubled = trouble is not None
+
+    def _say_illegible(self, illegible: frozenset[str]) -> None:
+        """Log each experiment and policy that cannot be read, once, and that all can be."""
+        for why in sorted(illegible - self._illegible):
+            log.warning("nothing is chosen by what cannot be read", reason=why)
+        if self._illegible and not illegible:
+            log.info("every experiment and policy can be read again")
+        self._illegible = illegible

@@ -44,12 +44,7 @@ class Assign(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def among(self, known: Known) -> Assigned:
         """The same by what is known."""
-        found = known.experiments.get(self.experiment)
-        if found is None:
-            raise InvalidQuestion(
-                f"there is no experiment {self.experiment}; see tracker-daemon experiment list"
-            )
-        return self._of(found, known.as_of, known.age_seconds)
+        return self._of(known.experiment(self.experiment), known.as_of, known.age_seconds)
 
     def _of(self, found: Experiment, as_of: datetime, age: float) -> Assigned:
         if found.stopped_at is not None:

@@ -35,6 +35,7 @@ from tracker_daemon.cli import (
     stats,
     verify,
 )
+from tracker_daemon.cli.output import visible
 from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
 
 UNREAD: Final = 128 + signal.SIGPIPE
@@ -115,7 +116,7 @@ def main() -> None:
         app()
     except TrackerError as error:
         for sentence in str(error).splitlines():
-            typer.echo(f"tracker-daemon: {sentence}", err=True)
+            typer.echo(visible(f"tracker-daemon: {sentence}"), err=True)
         sys.exit(2 if isinstance(error, SettingsError | SchemaError) else 1)
     except OSError as error:
         if error.errno != errno.ENOSPC:

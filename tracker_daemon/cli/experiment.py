@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from tracker_daemon.choices import Assign
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
 from tracker_daemon.cli.output import cell, console, print_json, visible
 from tracker_daemon.cli.question import act, answer, json_object, window
@@ -18,12 +19,13 @@ from tracker_daemon.experiments import (
     Arm,
     Definition,
     Difference,
+    Experiment,
+    Illegible,
     Mean,
     OfArm,
     Results,
     Weighted,
     WeightedMean,
-    assign,
     begin,
     experiment_results,
     experiments,
@@ -31,6 +33,7 @@ from tracker_daemon.experiments import (
     stop,
 )
 from tracker_daemon.postgres import Connection
+from tracker_daemon.queries import asked
 
 app = typer.Typer(
     no_args_is_help=True, help="Which way to decide is the better one: create, list, stop, results."
@@ -94,16 +97,13 @@ def list_(config_file: ConfigFile = None, settings: Set = None, as_json: Json = 
     """List the experiments, the latest first."""
     found = answer(load(config_file, settings), experiments)
     if as_json:
-        print_json(found)
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in ("name", "metric", "arms", "started", "stopped"):
-        table.add_column(name)
-    for each in found:
-        arms = ", ".join(f"{arm.name} {arm.share:.0%}" for arm in each.definition.arms)
-        about = each.definition
-        table.add_row(*map(cell, (about.name, about.metric, arms, each.started_at, each.stopped_at)))
-    console().print(table if found else "There is no experiment yet.")
+        print_json(found.legible)
+    elif not found.legible and not found.illegible:
+        typer.echo("There is no experiment yet; see tracker-daemon experiment create.")
+    else:
+        _print_list(found.legible)
+    if found.illegible:
+        raise Illegible("\n".join(found.illegible.values()))
 
 
 @app.command("stop")
@@ -120,8 +120,9 @@ def assign_(
     config_file: ConfigFile = None,
     settings: Set = None,
 ) -> None:
-    """Print as JSON which arm a unit gets; it is the same for ever."""
-    print_json(answer(load(config_file, settings), lambda c: _assigned(c, name, unit)))
+    """Print as JSON which arm a unit gets, as long as the experiment runs always the same."""
+    question = asked({"experiment": name, "unit": unit}, Assign)
+    print_json(answer(load(config_file, settings), question.answer))
 
 
 @app.command()
@@ -149,10 +150,6 @@ def results(
         print_results(found)
 
 
-async def _assigned(connection: Connection, name: str, unit: str) -> Any:
-    return assign((await find(connection, name)).definition, unit)
-
-
 async def _results(connection: Connection, name: str, maturity: timedelta, as_of: datetime | None) -> Results:
     return await experiment_results(connection, await find(connection, name), maturity=maturity, as_of=as_of)
 
@@ -160,6 +157,17 @@ async def _results(connection: Connection, name: str, maturity: timedelta, as_of
 def _parameters(text: str) -> tuple[str, dict[str, Any]]:
     arm, _, value = text.partition("=")
     return arm, json_object(value)
+
+
+def _print_list(found: list[Experiment]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "metric", "arms", "started", "stopped"):
+        table.add_column(name)
+    for each in found:
+        arms = ", ".join(f"{arm.name} {arm.share:.0%}" for arm in each.definition.arms)
+        about = each.definition
+        table.add_row(*map(cell, (about.name, about.metric, arms, each.started_at, each.stopped_at)))
+    console().print(table)
 
 
 def print_results(found: Results) -> None:

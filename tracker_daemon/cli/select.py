@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from tracker_daemon.choices import Select
 from tracker_daemon.choices.memory import BOUND_SECONDS, REFRESH_SECONDS
-from tracker_daemon.cli.experiment import mean
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import cell, console, number, print_json, visible
+from tracker_daemon.cli.output import print_json, visible
 from tracker_daemon.cli.question import act, answer, window
+from tracker_daemon.cli.standings import Shown, print_events, print_results, print_standing
 from tracker_daemon.cli.stats import Maturity
 from tracker_daemon.config import Settings
+from tracker_daemon.experiments import Illegible
 from tracker_daemon.postgres import Connection
-from tracker_daemon.queries import as_json as encoded
-from tracker_daemon.queries import parse
+from tracker_daemon.queries import asked
 from tracker_daemon.selection import (
-    Candidate,
     Policy,
-    SelectionResults,
     Snapshot,
-    Standing,
     events,
     pin,
     selection_results,
@@ -41,14 +37,6 @@ Type = Annotated[str, typer.Argument(metavar="TYPE", help="What they carry as th
 AnyAgent = Annotated[str | None, typer.Argument(metavar="AGENT", help="With TYPE; all, if neither is given.")]
 AnyType = Annotated[str | None, typer.Argument(metavar="TYPE")]
 Reason = Annotated[str, typer.Option(help="Why; kept, and said on llm.alerts.")]
-
-
-class Shown(TypedDict):
-    """A policy, what is in force beside it, and how its candidates stand."""
-
-    standing: Standing
-    all_off: bool
-    candidates: tuple[Candidate, ...]
 
 
 @app.command("set")
@@ -174,14 +162,21 @@ def show(
     if (agent is None) != (type_ is None):
         raise typer.BadParameter("name both AGENT and TYPE, or neither")
     only = (agent, type_) if agent is not None and type_ is not None else None
-    found = answer(load(config_file, settings), lambda connection: _shown(connection, only))
+    models = answer(load(config_file, settings), lambda connection: Snapshot.load(connection, only))
+    found = [
+        Shown(standing=contest.standing, all_off=models.known.off, candidates=contest.candidates())
+        for _, contest in sorted(models.contests.items())
+    ]
+    illegible = models.known.illegible.values() if only is None else ()
     if as_json:
         print_json(found)
-        return
-    if not found:
+    elif not found and not illegible:
         typer.echo("No policy says which model decides; see tracker-daemon select set.")
-    for each in found:
-        _print(each)
+    else:
+        for each in found:
+            print_standing(each)
+    if illegible:
+        raise Illegible("\n".join(illegible))
 
 
 @app.command()
@@ -196,8 +191,8 @@ def choose(
     settings: Set = None,
 ) -> None:
     """Print as JSON which model decides about a key now."""
-    asked = {"agent_name": agent, "decision_type": type_, "key": key, "candidates": candidate}
-    question = parse(encoded(asked), Select)
+    fields = {"agent_name": agent, "decision_type": type_, "key": key, "candidates": candidate}
+    question = asked(fields, Select)
     print_json(answer(load(config_file, settings), question.answer))
 
 
@@ -221,7 +216,7 @@ def results(
     if as_json:
         print_json(found)
     else:
-        _print_results(found)
+        print_results(found)
 
 
 @app.command("events")
@@ -236,24 +231,8 @@ def events_(
     found = answer(load(config_file, settings), lambda connection: events(connection, agent, limit))
     if as_json:
         print_json(found)
-        return
-    table = _table("when\nby", "whom\nwhat", "why")
-    for each in found:
-        whom = f"{each.agent_name}/{each.decision_type}" if each.agent_name else "all agents"
-        table.add_row(
-            cell(each.created_at).append(f"\n{visible(each.role)}"),
-            cell(whom).append(f"\n{each.kind.replace('_', ' ')}"),
-            cell(each.reason),
-        )
-    console().print(table if found else "Nothing has been changed yet.")
-
-
-async def _shown(connection: Connection, only: tuple[str, str] | None) -> list[Shown]:
-    snapshot = await Snapshot.load(connection, only)
-    return [
-        Shown(standing=contest.standing, all_off=snapshot.known.off, candidates=contest.candidates())
-        for _, contest in sorted(snapshot.contests.items())
-    ]
+    else:
+        print_events(found)
 
 
 def _act(settings: Settings, deed: Callable[[Connection], Awaitable[Any]], done: str) -> None:
@@ -262,54 +241,3 @@ def _act(settings: Settings, deed: Callable[[Connection], Awaitable[Any]], done:
     typer.echo(
         f"Daemons know in {REFRESH_SECONDS:g} s, as a rule, and go by nothing older than {BOUND_SECONDS:g} s."
     )
-
-
-def _print(shown: Shown) -> None:
-    standing, policy = shown["standing"], shown["standing"].policy
-    said = f"{policy.whom}: {policy.policy} by {policy.metric}, default {policy.default}"
-    said += f", leader {standing.leader}" if standing.leader else ""
-    said += f"; pinned is {standing.pinned}" if standing.pinned else ""
-    said += "; switched off" if standing.off else ""
-    said += "; all are switched off" if shown["all_off"] else ""
-    typer.echo(visible(said))
-    table = _table(
-        "model", "chosen", "best with", "mean", "decisions\npending", "as of\nnow", "benched since"
-    )
-    form = ".1%" if policy.metric == "success" else ",.2f"
-    for each in shown["candidates"]:
-        table.add_row(
-            cell(each.model),
-            f"{each.propensity:.1%}",
-            f"{each.best:.1%}",
-            f"{each.mean:{form}}",
-            f"{each.decisions:,}\n{each.pending:,}",
-            number(round(each.weight, 1)),
-            cell(each.benched_since),
-        )
-    console().print(table)
-
-
-def _print_results(found: SelectionResults) -> None:
-    table = _table(
-        "model", "decisions\npending", "success rate\n95 % interval", "mean P&L\n95 % interval", "as of"
-    )
-    for each in found.models:
-        table.add_row(
-            cell(each.model),
-            f"{each.decisions:,}\n{each.pending:,}",
-            mean(each.weighted.success, ".1%"),
-            mean(each.weighted.pnl, ",.2f"),
-            f"{each.weighted.success.effective:,.0f}",
-        )
-    console().print(table)
-    typer.echo(
-        f"Since {found.since:%Y-%m-%d %H:%M:%S} UTC, by inverse propensity. Left out: {found.alone:,} "
-        f"decisions that one model alone might make, {found.others:,} that the policy did not choose."
-    )
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name)
-    return table

@@ -10,7 +10,7 @@ from tracker_daemon.experiments.experiment import (
     Metric,
     assign,
 )
-from tracker_daemon.experiments.register import begin, experiments, find, stop
+from tracker_daemon.experiments.register import Illegible, Register, begin, experiments, find, stop
 from tracker_daemon.experiments.results import (
     Mean,
     OfArm,
@@ -28,9 +28,11 @@ __all__ = [
     "Definition",
     "Difference",
     "Experiment",
+    "Illegible",
     "Mean",
     "Metric",
     "OfArm",
+    "Register",
     "Results",
     "Unequipped",
     "Verdict",

@@ -26,15 +26,22 @@ RISK: Final = 0.05
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
+LEAST_EFFECT: Final = 1e-8
+"""The last place of a P&L."""
+MOST_EFFECT: Final = 1e12
+"""More than any P&L."""
+
 _BITS: Final = 64
+
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class Arm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One way to decide, and the part of all units, 0 to 1, that is decided so."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+    name: _Name
     share: Decimal
-    model: str | None = None
+    model: _Name | None = None
     prompt_version: str | None = None
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -55,7 +62,7 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rate (0 to 1), or of the mean P&L in its currency.
     """
 
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+    name: _Name
     arms: tuple[Arm, ...]
     minimum_effect: float
     metric: Metric = "success"
@@ -71,12 +78,11 @@ class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InvalidQuestion(f"two arms of {self.name} are called {min(twice)}: give each its own name")
         if (total := sum((arm.share for arm in self.arms), Decimal())) != 1:
             raise InvalidQuestion(f"the shares of {self.name} add up to {total}, and must add up to 1")
-        most = 1.0 if self.metric == "success" else float("inf")
-        if not 0 < self.minimum_effect < most:
+        most = 1.0 if self.metric == "success" else MOST_EFFECT
+        if not LEAST_EFFECT <= self.minimum_effect < most:
             raise InvalidQuestion(
-                f"the minimum effect of {self.name} must be a difference of {self.metric} that matters: more "
-                f"than 0{', and less than 1' if self.metric == 'success' else ''}, not "
-                f"{self.minimum_effect:g}"
+                f"the minimum effect of {self.name} must be a difference of {self.metric} that matters: "
+                f"{LEAST_EFFECT:g} or more, and less than {most:g}, not {self.minimum_effect:g}"
             )
 
     def planned(self, metric: Metric) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion, Misconfigured
 from tracker_daemon.experiments.experiment import Definition, Experiment
 from tracker_daemon.postgres import translated
+from tracker_daemon.queries import asked
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -23,11 +25,29 @@ _ALL: Final = (
 )
 
 
+class Illegible(Misconfigured):
+    """What is written about an experiment or a policy cannot be read; all others can."""
+
+
+class Register(Struct, frozen=True):
+    """The experiments that can be read, the latest first; of the others, by name, why not."""
+
+    legible: list[Experiment]
+    illegible: dict[str, str]
+
+
 async def begin(connection: Connection, definition: Definition) -> Experiment:
     """Start an experiment; one that runs by the same definition goes on as it is.
 
-    Raises `InvalidQuestion` where the name is taken: what was assigned under it has other arms, or shares.
+    Raises `InvalidQuestion` for what is no definition, and where the name is taken: what was assigned under
+    it has other arms, or shares.
     """
+    try:
+        readable = asked(definition, Definition)
+    except InvalidQuestion as error:
+        raise InvalidQuestion(f"this is no experiment: {error}") from error
+    if readable != definition:
+        raise InvalidQuestion(f"the parameters of {definition.name} hold what JSON has not, such as NaN")
     with translated():
         async with connection.transaction():
             await connection.execute(_BEGIN, definition.name, msgspec.json.encode(definition).decode())
@@ -57,11 +77,18 @@ async def find(connection: Connection, name: str) -> Experiment:
             return await _found(connection, name)
 
 
-async def experiments(connection: Connection) -> list[Experiment]:
-    """Return all experiments, the latest first."""
+async def experiments(connection: Connection) -> Register:
+    """Return all experiments; one that cannot be read takes no other down."""
     with translated():
         async with connection.transaction(readonly=True):
-            return [_experiment(row) for row in await connection.fetch(_ALL)]
+            rows = await connection.fetch(_ALL)
+    found = Register([], {})
+    for row in rows:
+        try:
+            found.legible.append(_experiment(row))
+        except Illegible as error:
+            found.illegible[row["name"]] = str(error)
+    return found
 
 
 async def _found(connection: Connection, name: str) -> Experiment:
@@ -74,9 +101,9 @@ async def _found(connection: Connection, name: str) -> Experiment:
 def _experiment(row: Record) -> Experiment:
     try:
         definition = msgspec.json.decode(row["definition"], type=Definition)
-    except (msgspec.DecodeError, InvalidQuestion) as error:
-        raise Misconfigured(
-            f"the experiment {row['name']} cannot be read ({error}): a later version of tracker-daemon has "
-            "begun it, so update this one"
+    except (msgspec.DecodeError, InvalidQuestion, RecursionError) as error:
+        raise Illegible(
+            f"the experiment {row['name']} cannot be read: {error}; if a later version of tracker-daemon has "
+            "begun it, update this one"
         ) from error
     return Experiment(definition=definition, started_at=row["started_at"], stopped_at=row["stopped_at"])

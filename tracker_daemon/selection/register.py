@@ -8,6 +8,7 @@ import msgspec
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.postgres import translated
+from tracker_daemon.queries import asked
 from tracker_daemon.selection.events import EVERYBODY, Change, Overtaken, keep
 from tracker_daemon.selection.policy import Policy
 from tracker_daemon.selection.standing import Standing, Standings, standings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def policies(connection: Connection) -> list[Standing]:
-    """Return each policy with what is in force beside it, by agent and decision type."""
+    """Return each policy that can be read with what is in force beside it, by agent and decision type."""
     with translated():
         async with connection.transaction(readonly=True):
             found = (await standings(connection)).of
@@ -35,8 +36,8 @@ async def set_policy(connection: Connection, policy: Policy, reason: str = "") -
     """
     definition = msgspec.to_builtins(policy)
     try:
-        msgspec.convert(definition, Policy)
-    except msgspec.ValidationError as error:
+        asked(definition, Policy)
+    except InvalidQuestion as error:
         raise InvalidQuestion(f"this is no policy: {error}") from error
 
     def defined(now: Standings) -> Change | None:

@@ -30,7 +30,8 @@ class Snapshot:
     async def load(cls, connection: Connection, only: tuple[str, str] | None = None) -> Self:
         """Read all policies with their evidence, or the one of an agent and decision type.
 
-        Ask inside `reading`; raises `InvalidQuestion` where there is no such policy.
+        Ask inside `reading`; raises `InvalidQuestion` where there is no such policy, and `Illegible` where it
+        cannot be read. Of all those that cannot are left out.
         """
         as_of: datetime = await connection.fetchval("SELECT now()")
         known = await standings(connection)

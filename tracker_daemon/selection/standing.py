@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from tracker_daemon.errors import InvalidQuestion, Misconfigured
+from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.experiments import Illegible
 from tracker_daemon.selection.events import EVERYBODY
 from tracker_daemon.selection.policy import Policy
 
@@ -42,14 +43,20 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 
 class Standings(Struct, frozen=True):
-    """Those of all agents and decision types; whether all are switched off; the last number of each agent."""
+    """Those of all agents and decision types; whether all are switched off; the last number of each agent.
+
+    `illegible`: of which there is a policy that nothing can be chosen by, and why not.
+    """
 
     of: dict[tuple[str, str], Standing]
     off: bool
     numbers: dict[str, int]
+    illegible: dict[tuple[str, str], str]
 
     def find(self, agent_name: str, decision_type: str) -> Standing:
-        """Return one; raise `InvalidQuestion` where there is none."""
+        """Return one; raise `InvalidQuestion` where there is none, `Illegible` where it cannot be read."""
+        if why := self.illegible.get((agent_name, decision_type)):
+            raise Illegible(why)
         found = self.of.get((agent_name, decision_type))
         if found is None:
             raise InvalidQuestion(
@@ -73,23 +80,28 @@ def added_up(events: Iterable[Mapping[str, Any]]) -> Standings:
         numbers[agent] = event["number"]
         _add(told.setdefault((agent, event["decision_type"]), {}), event)
     off = told.pop((EVERYBODY, None), {}).get("off", False)
-    found = {
-        (agent, type_): Standing(**fields)
-        for (agent, type_), fields in told.items()
-        if type_ is not None and "policy" in fields
-    }
-    return Standings(found, off, numbers)
+    known = Standings({}, off, numbers, {})
+    for (agent, type_), fields in told.items():
+        if type_ is not None and "policy" in fields:
+            try:
+                known.of[agent, type_] = _standing(fields)
+            except Illegible as error:
+                known.illegible[agent, type_] = f"the policy of {agent}/{type_} cannot be read: {error}"
+    return known
 
 
-def _policy(event: Mapping[str, Any]) -> Policy:
-    """What was set; fields that only a later version knows do not count."""
+def _standing(fields: Mapping[str, Any]) -> Standing:
+    """What the fields come to; those of a policy that only a later version knows do not count."""
     try:
-        return msgspec.json.decode(event["figures"], type=Policy)
-    except (msgspec.DecodeError, InvalidQuestion) as error:
-        raise Misconfigured(
-            f"the policy of {event['agent_name']}/{event['decision_type']} cannot be read ({error}): a later "
-            "version of tracker-daemon has set it, so update this one"
+        policy = msgspec.json.decode(fields["policy"], type=Policy)
+    except (msgspec.DecodeError, InvalidQuestion, RecursionError) as error:
+        raise Illegible(
+            f"{error}; if a later version of tracker-daemon has set it, update this one, else set it anew"
         ) from error
+    pinned = fields.get("pinned")
+    if pinned is not None and pinned not in policy.candidates:
+        raise Illegible(f"{pinned} is pinned, and no candidate; set one in which it is, and unpin it then")
+    return Standing(**{**fields, "policy": policy})
 
 
 def _add(fields: dict[str, Any], event: Mapping[str, Any]) -> None:
@@ -97,7 +109,8 @@ def _add(fields: dict[str, Any], event: Mapping[str, Any]) -> None:
     model, at = event["model"], event["created_at"]
     match event["kind"]:
         case "defined":
-            fields |= {"policy": _policy(event), "defined_at": at, "leader": None, "benched": {}, "since": {}}
+            fields |= {"policy": event["figures"], "defined_at": at}
+            fields |= {"leader": None, "benched": {}, "since": {}}
         case "promoted":
             fields["leader"] = model
         case "benched":

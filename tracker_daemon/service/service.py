@@ -17,6 +17,7 @@ from tracker_daemon.choices import CHOICES, ENDPOINTS
 from tracker_daemon.choices.memory import Memory, Stale
 from tracker_daemon.embeddings import ProviderFailed, TextEmbedder
 from tracker_daemon.errors import InvalidQuestion, Unavailable
+from tracker_daemon.experiments import Illegible
 from tracker_daemon.queries import (
     QUESTIONS,
     Busy,
@@ -56,6 +57,7 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
     Busy: "503",
     ProviderFailed: "503",
     Stale: "503",
+    Illegible: "503",
 }
 MAX_QUESTION_BYTES: Final = 64 << 10
 """Far more than a filter with its cursor takes."""
