@@ -54,7 +54,11 @@ def print_standing(shown: Shown) -> None:
 def print_results(found: SelectionResults) -> None:
     """Print the models, by inverse propensity, for a reader."""
     table = _table(
-        "model", "decisions\npending", "success rate\n95 % interval", "mean P&L\n95 % interval", "as of"
+        "model",
+        "decisions\npending",
+        "success rate\n95 % interval",
+        "mean P&L\n95 % interval",
+        "as of\nunits",
     )
     for each in found.models:
         table.add_row(
