@@ -154,7 +154,8 @@ async def test_what_is_not_to_be_known_leaves_the_default(
 
     await until(stopped)
     await until(illegible)
-    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    own = [record for record in caplog.records if record.name == chosen.__name__]
+    said = [record.getMessage().partition(":")[0] for record in own]
     assert said == [
         f"the default decides in place of {whom}"
         for whom in ("nobody", "nobody/signal", "momentum/signal", "trial")
@@ -177,7 +178,7 @@ async def test_what_is_not_to_be_known_leaves_the_default(
         (lambda tracker: tracker.select_model("a", "signal", "7", [], default="gpt-0"), "length >= 1"),
         (lambda tracker: tracker.select_model("a", "signal", "7", [7], default="gpt-0"), "Expected `str`"),
     ],
-    ids=["unit", "experiment", "default", "nobody", "candidate"],
+    ids=["unit", "experiment", "too long", "surrogate", "object", "default", "nobody", "candidate"],
 )
 async def test_what_is_no_name_raises(
     side: str, sides: dict[str, DecisionTracker], asked: Any, says: str
