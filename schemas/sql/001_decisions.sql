@@ -1,7 +1,16 @@
 -- Decisions, the ledger of their outcomes, dead letters.
 -- :embedding_dimensions is set once, by `tracker-daemon migrate`.
 
-CREATE EXTENSION IF NOT EXISTS vector;
+-- Where it is there it is not asked for: Citus lets its owner alone ask, IF NOT EXISTS or not.
+DO $$
+BEGIN
+IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'vector') THEN
+
+CREATE EXTENSION vector;
+
+END IF;
+END
+$$;
 
 -- Many installations have sessions of their own; a session that is not yet known gets a stub row.
 -- They may be in any schema of the search path, where IF NOT EXISTS looks into the first one alone.
