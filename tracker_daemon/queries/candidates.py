@@ -99,9 +99,14 @@ FROM (
     OFFSET 0
 ) told
 """
-# By the primary key: the planner would look all of a symbol up, too.
+# By the primary key: the planner would look all of a symbol up, too. The columns of `_KNOWN` alone, which
+# come from the nodes of Citus to the coordinator.
 _PASSING: Final = """
-SELECT id FROM (SELECT * FROM {source} WHERE id = ANY({ids}::uuid[]) OFFSET 0) found WHERE {condition}
+SELECT id FROM (
+    SELECT id, symbol, agent_name, decision_type, created_at, outcome
+    FROM {source} WHERE id = ANY({ids}::uuid[]) OFFSET 0
+) found
+WHERE {condition}
 """
 
 
