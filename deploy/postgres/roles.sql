@@ -74,6 +74,14 @@ BEGIN
 
     -- What is compared: the owner begins and stops it, and agents are told their arms.
     GRANT SELECT ON llm_experiments TO tracker_writer, tracker_reader;
+
+    -- Citus locks the copies of a table for INSERT … ON CONFLICT, which takes a right to more than inserting; and it
+    -- numbers by itself the rows that it inserts into the coordinator's tables from all nodes.
+    IF to_regclass('pg_dist_partition') IS NOT NULL THEN
+        GRANT UPDATE ON trading_sessions TO tracker_writer;
+        GRANT USAGE ON SEQUENCE llm_text_queue_id_seq, llm_situation_queue_id_seq, llm_prompt_queue_id_seq
+            TO tracker_writer;
+    END IF;
 END
 $$;
 

@@ -63,6 +63,18 @@ UNION ALL
 SELECT format('GRANT USAGE ON SCHEMA %s TO %I', extnamespace::regnamespace, current_user)
 FROM pg_extension WHERE extname = 'vector' AND NOT has_schema_privilege(extnamespace, 'USAGE')
 """
+_ON_CITUS: Final = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
+# Its locks take more than INSERT; and it numbers by itself what it inserts into the coordinator's queues.
+_BESIDE_CITUS: Final = """
+SELECT format('GRANT UPDATE ON trading_sessions TO %I', current_user)
+FROM pg_dist_partition WHERE logicalrelid = to_regclass('trading_sessions') AND repmodel = 't'
+  AND NOT has_table_privilege(logicalrelid, 'UPDATE, DELETE, TRUNCATE')
+UNION ALL
+SELECT format('GRANT USAGE ON SEQUENCE %s TO %I', sequence, current_user)
+FROM unnest(ARRAY['llm_text_queue', 'llm_situation_queue', 'llm_prompt_queue']) AS queue (name)
+CROSS JOIN pg_get_serial_sequence(name, 'id') AS sequence
+WHERE NOT has_sequence_privilege(sequence, 'USAGE')
+"""
 
 
 async def look(connection: Connection, *, prunes: bool, embeds: bool) -> list[Finding]:
@@ -77,6 +89,8 @@ async def look(connection: Connection, *, prunes: bool, embeds: bool) -> list[Fi
     ]
     rows = await connection.fetch(_BESIDE_TABLES)
     rows += await connection.fetch(_DENIED, *map(list, zip(*rights, strict=True)))
+    if await connection.fetchval(_ON_CITUS):
+        rows += await connection.fetch(_BESIDE_CITUS)
     grants = "; ".join(grant for (grant,) in rows)
     broken = [f"the role lacks rights: {grants}"] if grants else []
     return findings("rights", "the role may write to every table", broken=broken)
