@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from tests.chores import running
+from tests.plans import explained
 from tests.servers import Away
 from tests.waiting import until
 from tracker_daemon import metrics
@@ -225,11 +226,13 @@ async def test_scores_are_read_without_reading_the_table(sql: asyncpg.Connection
         "FROM generate_series(1, 20000) n"
     )
     await sql.execute("ANALYZE llm_decisions")
-    query = f"EXPLAIN {score.SCORES}".replace("$1::interval", "interval '30 days'")
-    for number, value in ((2, score.MAX_NAMES), (3, score.SAMPLE), (4, score.REACH), (5, score.LEAST)):
-        query = query.replace(f"${number}", str(value))
-    plan = await sql.fetch(query)
-    assert not [line[0] for line in plan if "Seq Scan" in line[0]]
+    async with explained(sql) as plans:
+        await sql.execute("SET auto_explain.log_nested_statements = on")
+        assert len(await read_scores(sql, 30)) == 11
+    read = [plan["Query Text"] for plan in plans]
+    assert [text for text in read if "max(created_at)" in text]
+    assert [text for text in read if "LIMIT reach" in text]
+    assert not [plan for plan in plans if "Seq Scan" in str(plan)]
 
 
 async def test_an_agent_that_falls_and_recovers_is_said_once_each(

@@ -22,44 +22,11 @@ REACH: Final = 5000
 LEAST: Final = 20
 """Values that a mean or a percentile is made of; the 95th percentile of fewer is their greatest."""
 
-# The agents, one index probe each; the samples of each, ranges of the same index. So the cost is bounded by
-# agents and samples, not by the table.
+# The cost is bounded by agents and samples, not by the table: see the functions.
 SCORES: Final = """
-WITH RECURSIVE known AS (
-    (SELECT agent_name FROM llm_decisions ORDER BY agent_name LIMIT 1)
-    UNION ALL
-    SELECT (SELECT d.agent_name FROM llm_decisions d
-            WHERE d.agent_name > known.agent_name ORDER BY d.agent_name LIMIT 1)
-    FROM known WHERE known.agent_name IS NOT NULL
-), active AS (
-    SELECT known.agent_name
-    FROM known CROSS JOIN LATERAL (
-        SELECT created_at FROM llm_decisions d
-        WHERE d.agent_name = known.agent_name AND created_at <= now() ORDER BY created_at DESC LIMIT 1
-    ) latest
-    WHERE latest.created_at > now() - $1::interval
-    ORDER BY latest.created_at DESC LIMIT $2
-), sample AS (
-    SELECT active.agent_name, model,
-           NULL::boolean AS success, NULL::numeric AS confidence, latency_ms, cost_usd
-    FROM active CROSS JOIN LATERAL (
-        SELECT model, latency_ms, cost_usd FROM llm_decisions d
-        WHERE d.agent_name = active.agent_name AND created_at > now() - $1::interval AND created_at <= now()
-        ORDER BY created_at DESC LIMIT $3
-    ) recent
-    UNION ALL
-    SELECT active.agent_name, model, outcome = 'SUCCESS', confidence, NULL, NULL
-    FROM active CROSS JOIN LATERAL (
-        SELECT model, outcome, confidence
-        FROM (
-            SELECT model, outcome, confidence, created_at FROM llm_decisions d
-            WHERE d.agent_name = active.agent_name
-              AND created_at > now() - $1::interval AND created_at <= now()
-            ORDER BY created_at DESC LIMIT $4
-        ) reached
-        WHERE outcome IN ('SUCCESS', 'FAILURE')
-        ORDER BY created_at DESC LIMIT $3
-    ) resolved
+WITH sample AS (
+    SELECT agent_name, told.*
+    FROM llm_active_agents($1, $2) agent_name CROSS JOIN LATERAL llm_score_sample(agent_name, $1, $3, $4) told
 )
 SELECT CASE WHEN GROUPING(model) = 1 THEN 'agent' ELSE 'model' END AS scope,
        COALESCE(agent_name, model) AS name,
