@@ -84,7 +84,7 @@ async def fill(store: Store, sql: asyncpg.Connection, dsn: str, days: float, dec
     new_rows = {table: after[table] - before[table] for table in TABLES}
     await sql.execute(
         "UPDATE llm_dead_letters SET received_at = $2, "
-        "replayed_at = CASE WHEN payload = 'replayed' THEN now() END WHERE id = ANY($1)",
+        "replayed_at = CASE WHEN payload = 'replayed' THEN received_at END WHERE id = ANY($1)",
         new_rows["llm_dead_letters"],
         datetime.fromisoformat(time),
     )

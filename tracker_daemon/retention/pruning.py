@@ -80,8 +80,9 @@ SELECT (SELECT decision_id FROM walked ORDER BY decision_id OFFSET {rows:d} - 1)
     EXCEPT SELECT id FROM llm_decisions WHERE id = ANY(ARRAY(SELECT decision_id FROM walked))
 ) AS gone
 """
+# On its own, not row by row: the index of situations is the coordinator's on Citus, decisions are not.
 _GONE: Final = """
-decision_id = ANY({ids}) AND NOT EXISTS (SELECT FROM llm_decisions d WHERE d.id = {index}.decision_id)
+decision_id = ANY({ids}) AND decision_id NOT IN (SELECT id FROM llm_decisions WHERE id = ANY({ids}))
 """
 # The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
 # ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The locks
@@ -212,7 +213,7 @@ async def _left_behind(connection: Connection, index: str) -> AsyncIterator[Coun
     while last is not None:  # a step that is not full has none
         [walked] = await _read(connection, places, last)
         if ids := walked["gone"]:
-            yield await _delete(connection, {index: _GONE.format(index=index, ids=_array(ids))})
+            yield await _delete(connection, {index: _GONE.format(ids=_array(ids))})
         else:
             yield Counter()
         last = walked["last"]
