@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -163,7 +162,7 @@ class Daemon:
             await _ended(keeping)
             for part in beside:
                 part.abort()
-            await asyncio.gather(*map(_ended, beside.values()))
+            await _ended(*beside.values())
         finally:
             await self._close()
         if failure is not None:
@@ -330,11 +329,16 @@ class Daemon:
             await store.close()
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end; what it failed with is raised."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks before they have another turn, wait for their end, and raise what one of them failed with.
+
+    A turn between the cut of a connection and the cancellation would make an outage of the cut.
+    """
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

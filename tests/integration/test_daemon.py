@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.acceptance.stream import stream_on
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, message
-from tests.waiting import until
+from tests.waiting import blocked, until
 from tracker_daemon.config import load
 from tracker_daemon.consumer import JetStreamConsumer
 from tracker_daemon.daemon import DRAINED, WORK_LEFT, Daemon, run
@@ -50,6 +50,21 @@ async def test_asked_to_stop_it_drains_alive(daemon: Daemon) -> None:
     stop.ask()
     assert await running == DRAINED
     assert alive == [True]
+
+
+async def test_a_chore_whose_connection_is_cut_at_the_end_does_not_fail(
+    daemon: Daemon, sql: asyncpg.Connection
+) -> None:
+    """Else the last that an operator reads of a stop in good order would be of an outage."""
+    stop = Stop()
+    with capture_logs() as lines:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE llm_text_queue IN ACCESS EXCLUSIVE MODE")
+            running = asyncio.create_task(daemon.run(stop, lambda: None))
+            await until(lambda: blocked(sql, 1))
+            stop.ask()
+            assert await running == DRAINED
+    assert not [line for line in lines if line["log_level"] != "info"]
 
 
 async def test_a_drain_is_cut_short_although_its_cancellation_is_lost(
