@@ -94,11 +94,21 @@ class Metrics:
 class Daemon:
     """`tracker-daemon run` in a process of its own; whoever starts it sees to its end."""
 
-    def __init__(self, settings: Mapping[str, str], log: Path, *arguments: str | Path) -> None:
-        """Keep how to start: the whole environment, the file that takes stderr, more arguments."""
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        log: Path,
+        *arguments: str | Path,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        """Keep how to start: the whole environment, the file that takes stderr, more arguments.
+
+        `patience`: for how many seconds anything is waited for.
+        """
         self._settings = settings
         self._log = log
         self._arguments = arguments
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> Daemon:
@@ -141,7 +151,7 @@ class Daemon:
             assert not ended, f"ended without a line that holds {texts}:\n{self.output()}"
             return None
 
-        return await until(f"the daemon says {texts}", line)
+        return await until(f"the daemon says {texts}", line, seconds=self._patience)
 
     async def get(self, path: str) -> tuple[int, str]:
         """Ask its HTTP server, wherever that listens; return status and body."""
@@ -164,7 +174,7 @@ class Daemon:
             assert self.process.returncode is None, self.output()
             return not await self.obstacles()
 
-        await until("the daemon is ready", is_ready)
+        await until("the daemon is ready", is_ready, seconds=self._patience)
         return self
 
     async def metrics(self) -> Metrics:
@@ -179,7 +189,7 @@ class Daemon:
         async def enough() -> bool:
             return (await self.metrics())("messages_received_total") >= messages
 
-        await until(f"{messages} messages are received", enough)
+        await until(f"{messages} messages are received", enough, seconds=self._patience)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -188,7 +198,7 @@ class Daemon:
     async def ended(self) -> int:
         """Wait for its end and return the exit code, which is negative after a signal that killed it."""
         try:
-            return await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
+            return await asyncio.wait_for(self.process.wait(), self._patience)
         except TimeoutError:
             raise AssertionError(f"the daemon does not end:\n{self.output()}") from None
 

@@ -145,7 +145,7 @@ class Scene:
     async def daemon(self, **settings: str) -> Daemon:
         """Start a daemon, with settings of its own where given; it may not have got far yet."""
         log = self.folder / f"daemon-{len(self.daemons)}.log"
-        daemon = Daemon({**self.settings, **settings}, log)
+        daemon = Daemon({**self.settings, **settings}, log, patience=PATIENCE_SECONDS)
         self.daemons.append(daemon)
         return await daemon.start()
 
