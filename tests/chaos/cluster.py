@@ -73,6 +73,11 @@ class Cluster:
         """End these servers as a crash would."""
         await self._each(NatsServer.kill, *names)
 
+    async def restart(self, name: str) -> None:
+        """Have a server leave in good order and come back."""
+        await self._each(NatsServer.stop, name)
+        await self.start()
+
     @asynccontextmanager
     async def without(self, *names: str) -> AsyncIterator[None]:
         """Be without these servers, as after a crash, for the length of a block."""

@@ -1,4 +1,4 @@
-"""Of three nats-servers that hold the stream together, some are killed, or leave the lead to another."""
+"""Of three nats-servers that hold the stream together, some are killed, restarted, or cede the lead."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ async def stepped_down(scene: Scene) -> None:
             answer = await scene.stream.client.request(f"$JS.API.{kind}.LEADER.STEPDOWN.{led}", timeout=10)
             assert orjson.loads(answer.data).get("success"), answer.data
             scene.injected["leaders stepped down"] += 1
+
+
+@fault("rolling restart of three servers", quick=False, servers="cluster")
+async def restarted(scene: Scene) -> None:
+    """Each leaves in good order, the one that the daemon is connected to too, and is back before the next."""
+    await scene.daemon()
+    async for _ in scene.rounds():
+        for name in scene.chance.sample(sorted(scene.cluster.servers), len(scene.cluster.servers)):
+            await scene.cluster.restart(name)
+            scene.injected["restarts"] += 1
 
 
 @fault("quorum lost and regained", quick=False, servers="cluster")
