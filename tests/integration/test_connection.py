@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 
 from tests.credentials import Operator, new_key, public
 from tests.inbox import Inbox
-from tests.waiting import until
+from tests.servers import Away
+from tests.waiting import round_trip, until
 from tracker_daemon import metrics
 from tracker_daemon.config import NatsSettings, load
-from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect, reporter
+from tracker_daemon.consumer import JetStreamConsumer, connect, connection, disconnect, finish, reporter
 from tracker_daemon.embedded import NatsServer
 from tracker_daemon.errors import ConnectionLost, SettingsError, TrackerError, Unavailable
 
@@ -429,3 +430,18 @@ async def test_a_server_that_is_frozen_for_long_is_waited_for(
     await until(lambda: client.is_connected)
     assert lost == []
     await disconnect(client)
+
+
+async def test_an_answer_that_comes_too_late_for_an_end_breaks_nothing(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has been received is still to be acknowledged then."""
+    monkeypatch.setattr(connection, "FINISH_SECONDS", 0.1)
+    server.start()
+    with capture_logs() as lines:
+        client = await connect(settings_for(server), lambda _: None, patient=False)
+        async with Away(server, "frozen"):
+            await finish(client, [])
+        await round_trip(client)
+        await disconnect(client)
+    assert not [line for line in lines if line["log_level"] == "error"]

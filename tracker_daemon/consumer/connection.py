@@ -89,7 +89,7 @@ async def disconnect(client: Client) -> None:
     # What is not sent now, or not heard, is delivered again and recognised then.
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         if client.is_connected:
-            await client.flush(FLUSH_TIMEOUT_SECONDS)
+            await _ping(client, FLUSH_TIMEOUT_SECONDS)
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
             await client.close()
@@ -103,7 +103,7 @@ async def finish(client: Client, subscriptions: Iterable[Subscription]) -> None:
         # First and by itself: the PING of drain() overtakes its UNSUB, and what comes in between is dropped.
         for subscription in subscriptions:
             await client._send_unsubscribe(subscription._id)  # noqa: SLF001 - there is no public way
-        await client.flush(FINISH_SECONDS)
+        await _ping(client, FINISH_SECONDS)
         async with asyncio.timeout(FINISH_SECONDS):
             for subscription in subscriptions:
                 await subscription.drain()  # type: ignore[no-untyped-call]
@@ -116,16 +116,16 @@ async def publish_surely(client: Client, subject: str, payload: bytes) -> None:
             raise nats.errors.ConnectionClosedError
         await client.publish(subject, payload)
         for _ in range(2):  # the first PING may overtake what is still buffered
-            await _ping(client)
+            await _ping(client, FLUSH_TIMEOUT_SECONDS)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise Unavailable(f"cannot publish to {subject}: {str(error) or 'NATS does not answer'}") from error
 
 
-async def _ping(client: Client) -> None:
+async def _ping(client: Client, seconds: float) -> None:
     # Not flush(): it cancels this future when it gives up waiting, and a late PONG then breaks the read loop.
     pong = asyncio.get_running_loop().create_future()
     await client._send_ping(pong)  # noqa: SLF001 - there is no public way
-    await asyncio.wait({pong}, timeout=FLUSH_TIMEOUT_SECONDS)
+    await asyncio.wait({pong}, timeout=seconds)
     if not pong.done():
         raise TimeoutError
 
