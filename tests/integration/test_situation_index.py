@@ -22,7 +22,7 @@ from tests.waiting import blocked, until, until_metric
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrations
 from tracker_daemon.postgres import connected
-from tracker_daemon.retention import cutoff, move_horizon, prune
+from tracker_daemon.retention import cutoff, move_horizon, prune, pruning
 from tracker_daemon.situations.index import MAX_BYTES, SituationIndex
 from tracker_daemon.store import Store
 
@@ -316,19 +316,21 @@ async def test_a_decision_that_is_pruned_in_the_middle_of_its_step_leaves_no_tra
 
 @pytest.mark.usefixtures("few")
 async def test_a_step_in_the_middle_of_a_pruning_enters_nothing_that_goes(
-    dsn: str, sql: asyncpg.Connection
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pruning has deleted it, and is not committed yet: the step waits for the pruning."""
+    patient = pruning._BEGIN.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
+    monkeypatch.setattr(pruning, "_BEGIN", patient)  # until the step has come, on a busy machine too
     await store(dsn, *situations(20))
     await index_all(dsn)
     await store(dsn, {"rsi": 5}, timestamp=days_ago(31))
     index = SituationIndex(dsn)
     async with sql.transaction():
         await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
-        pruning = asyncio.create_task(pruned(dsn))
+        going = asyncio.create_task(pruned(dsn))
         await until(lambda: blocked(sql, 1))
         step = asyncio.create_task(index.look())
         await until(lambda: blocked(sql, 2))
-    await asyncio.gather(step, pruning)
+    await asyncio.gather(step, going)
     await index.leave()
     assert len(await places(sql)) == await sql.fetchval("SELECT count(*) FROM llm_decisions") == 20

@@ -23,7 +23,7 @@ from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
 from tracker_daemon.postgres import connected
 from tracker_daemon.queries import Filter, reading, search
-from tracker_daemon.retention import cutoff, move_horizon, prune
+from tracker_daemon.retention import cutoff, move_horizon, prune, pruning
 from tracker_daemon.store import Store
 from tracker_daemon.text_index import TextIndex
 
@@ -303,18 +303,20 @@ async def test_a_decision_that_is_pruned_in_the_middle_of_its_step_leaves_no_tra
 
 
 async def test_a_step_in_the_middle_of_a_pruning_enters_nothing_that_goes(
-    dsn: str, sql: asyncpg.Connection
+    dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pruning has deleted it, and is not committed yet: the step waits for the pruning."""
+    patient = pruning._BEGIN.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
+    monkeypatch.setattr(pruning, "_BEGIN", patient)  # until the step has come, on a busy machine too
     await old(dsn)
     index = TextIndex(dsn)
     async with sql.transaction():
         await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
-        pruning = asyncio.create_task(pruned(dsn))
+        going = asyncio.create_task(pruned(dsn))
         await until(lambda: blocked(sql, 1))
         step = asyncio.create_task(index.look())
         await until(lambda: blocked(sql, 2))
-    await asyncio.gather(step, pruning)
+    await asyncio.gather(step, going)
     await index.leave()
     assert await sql.fetchval("SELECT count(*) FROM llm_decisions") == 0
     assert await indexed(sql) == {}
