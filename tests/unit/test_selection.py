@@ -5,19 +5,24 @@ from __future__ import annotations
 import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import sqrt
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import beta
 
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.experiments import Illegible
 from tracker_daemon.selection import Policy, Standing
+from tracker_daemon.selection.chances import Chances
 from tracker_daemon.selection.contest import Contest
 from tracker_daemon.selection.evidence import Evidence
 from tracker_daemon.selection.guardrail import rulings
+from tracker_daemon.selection.posterior import posteriors
 from tracker_daemon.selection.standing import added_up
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -239,3 +244,19 @@ def test_only_what_is_sure_is_ruled() -> None:
     assert rulings(early, NOW) == []
     [retried] = rulings(late, NOW)
     assert (retried.kind, retried.model) == ("retried", "b")
+
+
+def test_what_is_believed_is_what_the_formulas_say() -> None:
+    """A normal-inverse-gamma prior as of one decision, and the chances by quadrature of two Betas."""
+    known = {
+        "a": Evidence(decisions=40, weight=40, total=200, squares=9000),
+        "b": Evidence(decisions=30, weight=30, total=30, squares=4000),
+    }
+    found = posteriors("pnl", known)["a"]
+    prior, variance = 230 / 70, 13000 / 70 - (230 / 70) ** 2
+    deviations, moved = 9000 - 40 * 25, 40 / 41 * (5 - prior) ** 2
+    assert found.mean == pytest.approx((prior + 200) / 41)
+    assert found.spread == pytest.approx(sqrt((10 * variance + deviations + moved) / 50 / 41))
+    rates = Chances(posteriors("success", {"a": told(60, 40), "b": told(3, 1)}))
+    better, _ = quad(lambda x: beta.pdf(x, 61, 41) * beta.cdf(x, 4, 2), 0, 1)
+    assert rates.best(["a", "b"])[0] == pytest.approx(better, abs=1e-3)
