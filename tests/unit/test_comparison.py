@@ -128,7 +128,7 @@ def test_resampled_bounds_are_the_same_for_the_same_question() -> None:
     assert told == resampled(arm, control, 0.05, "trial b")
     assert told != resampled(arm, control, 0.05, "trial c")
     low, high = ttest_ind([x for x, _ in arm], [x for x, _ in control], equal_var=False).confidence_interval()
-    assert told == pytest.approx((low, high), abs=(high - low) / 5)
+    assert told == pytest.approx((low, high), abs=(high - low) / 20)
 
 
 def test_nothing_is_resampled_of_arms_that_are_all_alike() -> None:
