@@ -113,17 +113,17 @@ async def test_a_cell_reaches_as_far_as_what_lies_in_it() -> None:
     assert reached(cells, asking) == {}
     widen(cells, 1, Place([0.25, 1.0], 0b11))
     widen(cells, 3, Place([0.75, 2.5], 0b11))
-    assert reached(cells, asking) == {1: 0.625, 3: 0.625}
+    assert reached(cells, asking) == pytest.approx({1: 0.625, 3: 0.625}, abs=1e-5)
     widen(cells, 1, Place([-1.0, 1.5], 0b11))
-    assert reached(cells, asking) == {1: 0.25, 3: 0.625}
+    assert reached(cells, asking) == pytest.approx({1: 0.25, 3: 0.625}, abs=1e-5)
     widen(cells, 1, Place([0.25, 0.0], 0b01))
-    assert reached(cells, asking) == {1: 0.0, 3: 0.625}
+    assert reached(cells, asking) == pytest.approx({1: 0.0, 3: 0.625}, abs=1e-5)
     widen(cells, 4, Place([0.75, 0.0], 0b01))
-    assert reached(cells, asking) == {1: 0.0, 3: 0.625, 4: 0.75}
+    assert reached(cells, asking) == pytest.approx({1: 0.0, 3: 0.625, 4: 0.75}, abs=1e-5)
     [whole] = askings(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 1)
-    assert reached(cells, whole) == {1: 0.0, 3: 0.625}
+    assert reached(cells, whole) == pytest.approx({1: 0.0, 3: 0.625}, abs=1e-5)
     [flat] = askings(axes, weighted({"a": 0.0, "b": 2.0}, a=1e-12), {"a": 1.0, "b": 1.0}, 0.5)
-    assert reached(cells, flat) == pytest.approx({1: 0.0, 3: 0.5})
+    assert reached(cells, flat) == pytest.approx({1: 0.0, 3: 0.5}, abs=1e-5)
 
 
 async def test_a_cell_holds_about_as_many_as_another() -> None:

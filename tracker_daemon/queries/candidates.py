@@ -43,9 +43,11 @@ _KNOWN: Final = ("symbol", "agent_name", "decision_type", "since", "until", "as_
 """Conditions that the index, or a look at a few rows, can tell."""
 
 # Each decision is in the index or the queue once a sweep has seen them all. A generation counts for as long
-# as anything lies in it.
+# as anything lies in it. The settings hold until the transaction ends: for a thousand cells the planner would
+# rather read the whole table, in parallel or by compiled code, which takes ten times as long.
 _OUTSET: Final = """
-SELECT ARRAY(
+SELECT set_config('enable_seqscan', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('jit', 'off', true), ARRAY(
     SELECT ROW(generation, learnt_at) FROM llm_situation_axes
     WHERE EXISTS (SELECT 1 FROM llm_situation_axes WHERE swept_at IS NOT NULL)
       AND generation BETWEEN (SELECT min(cell) >> 16 FROM llm_situation_index)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _ROUNDED: Final = 1e-6
 """More than sums of shares are rounded by."""
+_FLOAT32: Final = 2.0**-22
+"""More than a float32, and the difference of two, are rounded by, in parts of them."""
 
 
 class Cells:
@@ -43,17 +45,24 @@ class Cells:
         self._low[:, leaves] = np.minimum(self._low[:, leaves], low.T)
         self._high[:, leaves] = np.maximum(self._high[:, leaves], high.T)
 
-    def bounds(self, asking: Asking) -> NDArray[np.float64]:
-        """Leaf by leaf, how near anything there can be; NaN where nothing can share enough."""
-        far, shared = np.zeros(len(self._present)), np.ones(len(self._present))
+    def bounds(self, asking: Asking) -> NDArray[np.float32]:
+        """Leaf by leaf, how near anything there can be, or a little less; NaN where too little is shared."""
+        far, gap, above = (np.zeros(len(self._present), dtype=np.float32) for _ in range(3))
+        rounded = _ROUNDED
         for number, one in asking.axes.items():
-            if one.slope:  # what is flat is near everywhere, and infinity times 0 is no number
-                below = np.subtract(self._low[number], one.coordinate, dtype=np.float64)
-                above = np.subtract(one.coordinate, self._high[number], dtype=np.float64)
-                gap = np.maximum(np.maximum(below, above, out=below), 0, out=below)
-                gap *= one.slope
-                far += np.minimum(gap, one.share, out=gap)
+            if not one.slope:  # what is flat is near everywhere, and infinity times 0 is no number
+                continue
+            np.subtract(self._low[number], one.coordinate, out=gap)
+            np.subtract(one.coordinate, self._high[number], out=above)
+            np.maximum(np.maximum(gap, above, out=gap), 0, out=gap)
+            gap *= one.slope
+            far += np.minimum(gap, one.share, out=gap)
+            rounded += abs(one.coordinate) * one.slope * _FLOAT32
+        far -= rounded
+        lacking = np.flatnonzero(self._present & asking.bits != asking.bits)
+        shared = np.ones(len(lacking))
         for number, share in asking.shares.items():
-            shared[self._present >> number & 1 == 0] -= share
+            shared -= share * (self._present[lacking] >> number & 1 == 0)
         shared[shared < max(asking.min_shared - _ROUNDED, _ROUNDED)] = np.nan
-        return far / shared
+        far[lacking] /= shared
+        return far
