@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import orjson
 import pytest
+from scipy.stats import chi2_contingency
 from scipy.stats import t as student
 
 from tests.factory import decision, deliver, outcome
@@ -124,6 +125,24 @@ async def test_results_are_those_of_the_rows(store: Store, sql: asyncpg.Connecti
     await fill(store, trial, units=400, of_unit=of_unit)
     await fill(store, definition("0.5", "0.5", name="another"), units=20, seed=2)
     check(await ask(sql, "trial"), await known(sql), BEGIN + timedelta(days=3650))
+
+
+async def test_p_values_hold_for_all_arms_together(store: Store, sql: asyncpg.Connection) -> None:
+    """Of two that are compared with the control, the less probable one counts twice (Holm)."""
+    trial = definition("0.4", "0.3", "0.3")
+    await begin(sql, trial)
+    await fill(store, trial, units=300)
+    control, *others = (await ask(sql, "trial")).arms
+    alone, told = [], []
+    for arm in others:
+        counts = [
+            (round(each.success.mean * each.success.units), each.success.units) for each in (arm, control)
+        ]
+        table = [[won, units - won] for won, units in counts]
+        alone.append(chi2_contingency(table, correction=False).pvalue)
+        told.append(arm.success_difference.p_value)
+    assert min(alone) < 0.05 < max(alone)
+    assert sorted(told) == pytest.approx([2 * min(alone), max(alone)], rel=1e-6)
 
 
 @pytest.mark.parametrize("of_unit", [1, 5])
