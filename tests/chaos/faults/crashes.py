@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.acceptance.command import until
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.scene import Scene
 
 DRAINED, WORK_LEFT = 0, 3
+PRUNING = {"TRACKER_RETENTION_OLDER_THAN_DAYS": str(EXPIRED_DAYS - 1)}
 OLD_DECISIONS = 5000
 OLD_ROWS = f"""
 WITH made AS (
@@ -29,6 +31,7 @@ INSERT INTO llm_outcomes (decision_id, event_id, outcome, note, observed_at, rec
 SELECT id, id, 'SUCCESS', id, now(), now() FROM made
 """
 OLD_ARE_FEWER = "SELECT count(*) < $1 FROM llm_decisions, tracker_retention WHERE created_at < horizon"
+GIVEN_BACK = "SELECT expires_at = renewed_at FROM tracker_leases WHERE name = 'retention'"
 
 
 def killing(daemon: Daemon) -> Callable[[], Awaitable[Fate]]:
@@ -126,24 +129,46 @@ async def sigterm_without_postgres(scene: Scene) -> None:
 @fault("kill -9 while old rows are pruned")
 async def pruning(scene: Scene) -> None:
     """A step of pruning is whole or nothing, and what is younger than the horizon stays."""
-    settings = {"TRACKER_RETENTION_OLDER_THAN_DAYS": str(EXPIRED_DAYS - 1)}
     sql = await scene.sql()
-    daemon = await scene.daemon(**settings)
+    daemon = await scene.daemon(**PRUNING)
     await until("the horizon is there", lambda: sql.fetchval("SELECT horizon FROM tracker_retention"))
     async for _ in scene.rounds():
         await daemon.kill()
         # Beside the stream, whose messages expire; and without the 15 s for which the dead hold their lease.
         await sql.execute(OLD_ROWS, EXPIRED_DAYS)
         await sql.execute("DELETE FROM tracker_leases WHERE name = 'retention'")
-        daemon = await scene.daemon(**settings)
+        daemon = await scene.daemon(**PRUNING)
         left = scene.chance.randrange(500, OLD_DECISIONS)
         await until("some are pruned", lambda: sql.fetchval(OLD_ARE_FEWER, left))  # noqa: B023 - called now
         await daemon.kill()
         scene.injected["kills"] += 1
         await scene.load.publish(*(scene.agents.expired() for _ in range(20)))
         await sql.execute("DELETE FROM tracker_leases WHERE name = 'retention'")
-        daemon = await scene.daemon(**settings)
+        daemon = await scene.daemon(**PRUNING)
         await until("all are pruned", lambda: sql.fetchval(OLD_ARE_FEWER, 1))
+
+
+@fault("holder of a lease frozen", quick=False)
+async def holder_frozen(scene: Scene) -> None:
+    """It prunes, and all that is left another one prunes, once the lease has expired; then it wakes up."""
+    sql = await scene.sql()
+    heir = await scene.daemon(**PRUNING)
+    async for _ in scene.rounds():
+        await scene.eventually("the other one has done", lambda: sql.fetchval(GIVEN_BACK))
+        await sql.execute(OLD_ROWS, EXPIRED_DAYS)
+        holder = await scene.daemon(**PRUNING)
+        left = scene.chance.randrange(2000, OLD_DECISIONS)
+        await scene.eventually("some are pruned", partial(sql.fetchval, OLD_ARE_FEWER, left))
+        holder.send(signal.SIGSTOP)
+        try:
+            assert not await sql.fetchval(OLD_ARE_FEWER, 1), "the holder had nothing left to do"
+            scene.injected["freezes"] += 1
+            assert await heir.stop() == DRAINED
+            heir = await scene.daemon(**PRUNING)
+            await scene.eventually("all are pruned", partial(sql.fetchval, OLD_ARE_FEWER, 1))
+        finally:
+            holder.send(signal.SIGCONT)
+        assert await holder.stop() in (DRAINED, WORK_LEFT)  # it wakes up to all that its socket held
 
 
 @fault("one of two daemons frozen")
