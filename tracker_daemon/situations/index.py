@@ -33,7 +33,7 @@ IN_A_CELL: Final = 25
 MAX_CELLS: Final = 30_000
 """For each a process that asks keeps 8 bytes, and 8 for each axis."""
 SAMPLED_IN_A_CELL: Final = 2
-"""Decisions of the sample that cells are learnt from, `SAMPLE` at least: each has one, and has 16 bits."""
+"""Decisions for each cell in the sample that cells are learnt from; 16 bits must number what they come to."""
 LOOK_SECONDS: Final = 300.0
 """How often decisions are counted."""
 SWEEP_SECONDS: Final = 6 * 3600.0

@@ -41,9 +41,12 @@ class Grower:
     def __init__(self, axes: int) -> None:
         """Begin without places; each has so many axes."""
         self._axes = axes
+        self._most = 0
         self._leaves = ELSEWHERE
         self._sample = array("d")
         self._present = array("q")
+        self._coordinates = np.zeros((0, axes))
+        self._ranks = np.zeros((0, axes), dtype=np.float32)
 
     def add(self, place: Place) -> None:
         """Take a place into the sample."""
