@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 MAX_INDICATORS: Final = 200
 """Of one context."""
@@ -21,20 +21,20 @@ _SIGNS: Final = re.compile(r"[\\.\[]")
 
 
 class Indicator(Struct, frozen=True):
-    """A number, or a category: a text, a truth. `steps` lead to it: keys of objects, places in arrays."""
+    r"""A number, or a category: a text, a truth. `steps` lead to it: keys of objects, places in arrays.
 
+    `path` is the steps as a reader has them: `macd.line`, `vetoes[0]`; in a key, `.`, `[` and `\` get a `\`.
+    """
+
+    path: str
     steps: tuple[str | int, ...]
     value: float | str | bool
 
     @property
-    def path(self) -> str:
-        r"""The steps as a reader has them: `macd.line`, `vetoes[0]`; in a key, `.`, `[` and `\` get a `\`."""
-        return self._joined(_spelt).removeprefix(".")
-
-    @property
     def jsonpath(self) -> str:
         """The steps as PostgreSQL has them; strict: objects and arrays are not taken for each other."""
-        return f"strict ${self._joined(json.dumps)}"
+        steps = (f".{json.dumps(step)}" if isinstance(step, str) else f"[{step}]" for step in self.steps)
+        return f"strict ${''.join(steps)}"
 
     @property
     def is_number(self) -> bool:
@@ -46,9 +46,6 @@ class Indicator(Struct, frozen=True):
         """Whether it is a number that no message can hold: none of a float64."""
         return not (isinstance(self.value, str) or abs(self.value) <= sys.float_info.max)
 
-    def _joined(self, spelled: Callable[[str], str]) -> str:
-        return "".join(f".{spelled(step)}" if isinstance(step, str) else f"[{step}]" for step in self.steps)
-
 
 def _spelt(key: str) -> str:
     return _SIGNS.sub(r"\\\g<0>", key) if _SIGNS.search(key) else key  # a template takes ten times as long
@@ -59,13 +56,20 @@ def indicators(context: Mapping[str, Any]) -> Iterator[Indicator]:
 
     The element of an array is what stands at its place. A number that comes as a text stays a text.
     """
-    rest: list[tuple[tuple[str | int, ...], Any]] = [((), context)]
+    rest: list[tuple[str, tuple[str | int, ...], Any]] = [("", (), context)]
     while rest:
-        steps, value = rest.pop()
+        path, steps, value = rest.pop()
         match value:
             case dict():
-                rest += [((*steps, key), inner) for key, inner in reversed(value.items())]
+                dot = "." if steps else ""
+                rest += [
+                    (f"{path}{dot}{_spelt(key)}", (*steps, key), inner)
+                    for key, inner in reversed(value.items())
+                ]
             case list():
-                rest += [((*steps, place), value[place]) for place in reversed(range(len(value)))]
+                rest += [
+                    (f"{path}[{place}]", (*steps, place), value[place])
+                    for place in reversed(range(len(value)))
+                ]
             case bool() | str() | int() | float():
-                yield Indicator(steps, value)
+                yield Indicator(path, steps, value)
