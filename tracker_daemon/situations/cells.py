@@ -47,14 +47,15 @@ class Cells:
 
     def bounds(self, asking: Asking) -> NDArray[np.float32]:
         """Leaf by leaf, how near anything there can be, or a little less; NaN where too little is shared."""
-        far, gap, above = (np.zeros(len(self._present), dtype=np.float32) for _ in range(3))
+        far, gap = (np.zeros(len(self._present), dtype=np.float32) for _ in range(2))
         rounded = _ROUNDED
         for number, one in asking.axes.items():
             if not one.slope:  # what is flat is near everywhere, and infinity times 0 is no number
                 continue
-            np.subtract(self._low[number], one.coordinate, out=gap)
-            np.subtract(one.coordinate, self._high[number], out=above)
-            np.maximum(np.maximum(gap, above, out=gap), 0, out=gap)
+            np.maximum(self._low[number], one.coordinate, out=gap)
+            np.minimum(gap, self._high[number], out=gap)
+            gap -= one.coordinate
+            np.abs(gap, out=gap)
             gap *= one.slope
             far += np.minimum(gap, one.share, out=gap)
             rounded += abs(one.coordinate) * one.slope * _FLOAT32
