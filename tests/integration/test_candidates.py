@@ -43,6 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, few: None) -> None:  # noqa: ARG001 
     """Compare few of what the index finds, and look into few cells at once."""
     monkeypatch.setattr(module, "PLACES", 30)
     monkeypatch.setattr(module, "_FIRST_CELLS", 4)
+    monkeypatch.setattr(module, "_FIRST_CELLS_OF_SYMBOL", 4)
 
 
 def lets_through(wanted: Filter, row: Row, *, resolved: bool) -> bool:
@@ -229,6 +230,22 @@ async def test_those_of_the_nearest_are_compared_that_are_so_when_no_indicator_i
     found = await ask(sql, situation, limit=LIMIT)
     assert {each.id for each in found.precedents} == {each.message.identity for each in batch[-LIMIT:]}
     assert (found.by_index, found.looked_at) == (True, 2 * LIMIT)
+
+
+async def test_an_unusual_number_finds_what_is_so_too_and_else_hides_nothing(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """More are like the rest of it than are compared; and by the sum as many others would be nearer."""
+    others = [(number, number % 10) for number in range(100)]
+    at = [*others, *[(49, 0)] * 40, *[(50, 60)] * 40, *[(51, 300)] * LIMIT]
+    contexts = [{"rsi": rsi, "vix": vix} for rsi, vix in at]
+    await store.write(deliver(*(decision(context=context) for context in contexts)))
+    await study(sql)
+    await index_all(dsn)
+    for asked, nearest in (({"rsi": 50, "vix": 299}, 51), ({"rsi": 50, "vix": -200}, 50)):
+        found = await ask(sql, Situation(context=asked, max_distance=1), limit=LIMIT)
+        assert found.by_index
+        assert [each.indicators[0].value for each in found.precedents] == [nearest] * LIMIT
 
 
 async def test_while_all_get_new_places_they_are_found_at_the_old_ones(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracker_daemon.situations import indicators
-from tracker_daemon.situations.asking import Asking, askings
+from tracker_daemon.situations import Indicator, indicators
+from tracker_daemon.situations.asking import Asking, asking_on
 from tracker_daemon.situations.axes import FAR, MAX_AXES, Axes, Axis, Place, Values
 from tracker_daemon.situations.cells import Cells
 from tracker_daemon.situations.tree import Cut, Grower, Tree, leaf
@@ -70,6 +70,15 @@ def widen(cells: Cells, number: int, place: Place) -> None:
     cells.widen(np.array([number]), present, np.array([low], np.float32), np.array([high], np.float32))
 
 
+def asked(
+    axes: Axes, counting: list[tuple[Indicator, float]], spreads: dict[str, float], least: float
+) -> Asking:
+    """What a question asks there, most of which has axes."""
+    asking = asking_on(axes, counting, spreads, least)
+    assert asking is not None
+    return asking
+
+
 def reached(cells: Cells, asking: Asking) -> dict[int, float]:
     """The cells that may hold what shares enough, and how near."""
     bounds = cells.bounds(asking)
@@ -92,23 +101,23 @@ async def test_no_cell_is_farther_than_what_lies_in_it_and_none_is_missing(seed:
     pruned = 0
     for _ in range(30):
         situation = context(chance) or {"rsi": 50}
-        if not (asked := askings(axes, weighted(situation, rsi=2.5), SPREADS, chance.choice([0.01, 0.5, 1]))):
+        asking = asking_on(axes, weighted(situation, rsi=2.5), SPREADS, chance.choice([0.01, 0.5, 1]))
+        if asking is None:
             continue
-        for asking in asked:
-            bounds = reached(boxes, asking)
-            for cell, places in cells.items():
-                found = [far(asking, place) for place in places]
-                enough = [gap for gap, shared in found if shared and shared >= asking.min_shared - 1e-9]
-                if enough:
-                    assert bounds[cell] <= min(enough) + 1e-6  # a bound is a float32
-                    pruned += bounds[cell] > 0.25
+        bounds = reached(boxes, asking)
+        for cell, places in cells.items():
+            found = [far(asking, place) for place in places]
+            enough = [gap for gap, shared in found if shared and shared >= asking.min_shared - 1e-9]
+            if enough:
+                assert bounds[cell] <= min(enough) + 1e-6  # a bound is a float32
+                pruned += bounds[cell] > 0.25
     assert pruned > 100
 
 
 async def test_a_cell_reaches_as_far_as_what_lies_in_it() -> None:
     """And no farther: a question looks into none that is empty, nor where too little is shared."""
     axes = Axes([Axis("a"), Axis("b", high=9.0)])
-    [asking] = askings(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 0.5)
+    asking = asked(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 0.5)
     cells = Cells(2)
     assert reached(cells, asking) == {}
     widen(cells, 1, Place([0.25, 1.0], 0b11))
@@ -120,9 +129,9 @@ async def test_a_cell_reaches_as_far_as_what_lies_in_it() -> None:
     assert reached(cells, asking) == pytest.approx({1: 0.0, 3: 0.625}, abs=1e-5)
     widen(cells, 4, Place([0.75, 0.0], 0b01))
     assert reached(cells, asking) == pytest.approx({1: 0.0, 3: 0.625, 4: 0.75}, abs=1e-5)
-    [whole] = askings(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 1)
+    whole = asked(axes, weighted({"a": 0.0, "b": 2.0}), {"a": 1.0, "b": 1.0}, 1)
     assert reached(cells, whole) == pytest.approx({1: 0.0, 3: 0.625}, abs=1e-5)
-    [flat] = askings(axes, weighted({"a": 0.0, "b": 2.0}, a=1e-12), {"a": 1.0, "b": 1.0}, 0.5)
+    flat = asked(axes, weighted({"a": 0.0, "b": 2.0}, a=1e-12), {"a": 1.0, "b": 1.0}, 0.5)
     assert reached(cells, flat) == pytest.approx({1: 0.0, 3: 0.5}, abs=1e-5)
 
 
@@ -187,17 +196,18 @@ async def test_what_is_no_number_in_one_place_and_none_in_another_shares_no_axis
     ]
 
 
-async def test_an_unusual_number_is_asked_for_and_left_out_as_well() -> None:
+async def test_what_is_unusual_is_told_and_what_is_beyond_any_axis_is_left_out() -> None:
     axes = await learnt([{"n": number, "m": number} for number in range(100)])
-    both = weighted({"n": 50, "m": 500})
     spreads = {"n": 50.0, "m": 50.0}
-    assert [sorted(one.axes) for one in askings(axes, both, spreads, 0.5)] == [[0, 1], [0]]
-    assert [sorted(one.axes) for one in askings(axes, weighted({"n": 50, "m": 1e300}), spreads, 0.5)] == [[0]]
-    assert askings(axes, weighted({"m": 1e300}), spreads, 0.5) == []
-    assert askings(axes, weighted({"n": 50, "other": "x"}), spreads, 0.5) == []
-    [one] = askings(axes, weighted({"n": 50, "m": 60}, m=3.0), {"n": 25.0, "m": 0.0}, 0.5)
+    both = asked(axes, weighted({"n": 50, "m": 500}), spreads, 0.5)
+    assert [(number, one.unusual) for number, one in both.axes.items()] == [(0, False), (1, True)]
+    assert both.sloped(2) == ([0.5, 0], [pytest.approx(0.01), 0])
+    assert sorted(asked(axes, weighted({"n": 50, "m": 1e300}), spreads, 0.5).axes) == [0]
+    assert asking_on(axes, weighted({"m": 1e300}), spreads, 0.5) is None
+    assert asking_on(axes, weighted({"n": 50, "other": "x"}), spreads, 0.5) is None
+    one = asked(axes, weighted({"n": 50, "m": 60}, m=3.0), {"n": 25.0, "m": 0.0}, 0.5)
     assert one.shares == {0: 0.25, 1: 0.75}
-    assert [asked.slope for asked in one.axes.values()] == [0.5, 750]
+    assert [axis.slope for axis in one.axes.values()] == [0.5, 750]
 
 
 @pytest.mark.parametrize("beyond", [10**400, -(10**400), float("inf"), float("nan")])

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tracker_daemon.queries.filter import UNDECIDED, Filter, Selection
 from tracker_daemon.queries.times import bounded
-from tracker_daemon.situations.asking import Asking, askings
+from tracker_daemon.situations.asking import Asked, Asking, asking_on
 from tracker_daemon.situations.generations import Known, known
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ QUEUED_ROWS: Final = 10
 """Of the queue, the last ones, up to 1,000 decisions, which are compared, too."""
 
 _FIRST_CELLS: Final = 192
-"""Looked into at first, to know how near the nearest are."""
+"""Looked into at first, to know how near the nearest are; those that the question lies in anyway."""
+_FIRST_CELLS_OF_SYMBOL: Final = 512
+"""The same for what a symbol has there, which the index finds without the rest."""
 _GROWTH: Final = 8
 """Times as many cells, or places, as before are looked into next."""
 _LEAST: Final = 1e-6
@@ -71,7 +73,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('max_parallel_worke
 ) AS vector
 """
 # Most places have all that is asked: for the others, what they lack is taken back. `apart`, of the nearest
-# alone, is the distance as it will be compared: in the sum no indicator has a most.
+# alone, is the distance as it will be compared: in the sum only what is unusual has a most, since to all else
+# it is equally far, and the sum would rank by it alone.
 _NEAREST: Final = """
 SELECT decision_id, {made_at} AS created_at, distance, ({apart}) / (1 - ({lost})) AS apart
 FROM (
@@ -86,11 +89,10 @@ FROM (
                 SELECT decision_id, created_at, present, situation,
                        CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost_of_it}) END AS shared,
                        {vector}.l1_distance(
-                           situation OPERATOR({vector}.*) {slopes}::float8[]::{vector}.vector,
-                           {target}::float8[]::{vector}.vector
-                       ) AS far
+                           situation OPERATOR({vector}.*) {slopes}::{vector}.vector, {target}::{vector}.vector
+                       ) + ({unusual}) AS far
                 FROM llm_situation_index
-                WHERE cell = ANY({cells}::int[]) AND created_at IS NOT NULL AND {condition}
+                WHERE cell = ANY('{{{cells}}}'::int[]) AND created_at IS NOT NULL AND {condition}
                 OFFSET 0
             ) placed
             OFFSET 0
@@ -120,16 +122,10 @@ class Candidates(Struct, frozen=True):
 
 
 class _Look(Struct, frozen=True):
-    """What is asked of the places of a generation, and what they are ranked by."""
+    """What is asked of the places of a generation."""
 
     known: Known
     asking: Asking
-    ranking: Asking
-
-    @property
-    def order(self) -> str:
-        """The column that says how near a place is: by all that is asked, or the part that is looked for."""
-        return "apart" if self.asking is self.ranking else "distance"
 
     @property
     def first_cell(self) -> int:
@@ -138,7 +134,7 @@ class _Look(Struct, frozen=True):
 
     def best(self, places: Sequence[Record], limit: int) -> list[UUID]:
         """What to compare of these: the nearest, where all that is asked has axes; else all."""
-        if self.ranking.part < 1 - _LEAST:
+        if self.asking.part < 1 - _LEAST:
             return [row["decision_id"] for row in places]
         ranked = sorted(places, key=itemgetter("created_at"), reverse=True)
         ranked.sort(key=itemgetter("apart"))
@@ -160,10 +156,10 @@ async def candidates(
     [outset] = await connection.fetch(_OUTSET, paths, wanted.as_of, QUEUED_ROWS)
     looks = []
     for one in await known(connection, outset["generations"], outset["changed"]):
-        asked = askings(one.axes, counting, dict(outset["spreads"]), situation.min_overlap)
-        if not asked:
+        asking = asking_on(one.axes, counting, dict(outset["spreads"]), situation.min_overlap)
+        if asking is None:
             return None
-        looks += [_Look(one, asking, asked[0]) for asking in asked]
+        looks.append(_Look(one, asking))
     if not looks:
         return None
     places = _Places(connection, wanted, outset["vector"], situation.max_distance)
@@ -209,7 +205,9 @@ class _Places:
         Cells are looked into, the nearest first, until no other can hold what is nearer than these.
         """
         found: list[Record] = []
-        bounds, size, far = look.known.cells.bounds(look.asking), _FIRST_CELLS, math.inf
+        bounds, far = look.known.cells.bounds(look.asking), math.inf
+        first = _FIRST_CELLS if self.wanted.symbol is None else _FIRST_CELLS_OF_SYMBOL
+        size = max(first, int(np.count_nonzero(bounds <= _LEAST)))
         while len(cells := np.flatnonzero(bounds <= far + _LEAST)):
             if len(cells) > size:
                 cells = cells[np.argpartition(bounds[cells], size)[:size]]
@@ -218,7 +216,7 @@ class _Places:
             found += await self._look_into(look, (look.first_cell + cells).tolist(), most, farthest)
             found.sort(key=itemgetter("created_at"), reverse=True)
             found.sort(key=itemgetter("distance"))
-            last = sorted(map(itemgetter(look.order), found))[count - 1] if len(found) >= count else math.inf
+            last = sorted(map(itemgetter("apart"), found))[count - 1] if len(found) >= count else math.inf
             size, far = size * _GROWTH, min(last, self._max_distance / look.asking.part)
         return found[:most]
 
@@ -231,7 +229,8 @@ class _Places:
 
     async def _look_into(self, look: _Look, cells: list[int], most: int, farthest: float) -> list[Record]:
         """The nearest places in these cells that are no farther."""
-        asking, ranking, axes = look.asking, look.ranking, len(look.known.axes.all)
+        asking = look.asking
+        slopes, target = asking.sloped(len(look.known.axes.all))
         chosen = Selection(replace(self.wanted, outcome=None, as_of=None))
         condition = chosen.condition
         if self.wanted.as_of is not None:
@@ -241,14 +240,17 @@ class _Places:
             bits=asking.bits,
             lacking=_lacking(asking),
             lost_of_it=_lost(asking),
-            apart=_apart(ranking),
-            lost=_lost(ranking),
+            unusual=_apart(
+                {number: one for number, one in asking.axes.items() if one.unusual}, "(situation::real[])"
+            ),
+            apart=_apart(asking.axes, "at"),
+            lost=_lost(asking),
             made_at=bounded("created_at"),
             least=repr(max(asking.min_shared - _LEAST, _LEAST)),
             condition=condition,
-            slopes=chosen.parameter(asking.slopes(axes)),
-            target=chosen.parameter(asking.target(axes)),
-            cells=chosen.parameter(cells),
+            slopes=f"'{slopes}'",
+            target=f"'{target}'",
+            cells=",".join(map(str, cells)),
             farthest=chosen.parameter(farthest),
             most=most,
         )
@@ -257,7 +259,12 @@ class _Places:
 
 def _lacking(asking: Asking) -> str:
     """How far 0, which stands for what a place lacks, is from the question."""
-    return _sum("= 0", {number: repr(abs(one.coordinate) * one.slope) for number, one in asking.axes.items()})
+    terms = {
+        number: repr(abs(one.coordinate) * one.slope)
+        for number, one in asking.axes.items()
+        if not one.unusual
+    }
+    return _sum("= 0", terms)
 
 
 def _lost(asking: Asking) -> str:
@@ -265,20 +272,24 @@ def _lost(asking: Asking) -> str:
     return _sum("= 0", {number: repr(share) for number, share in asking.shares.items()})
 
 
-def _apart(asking: Asking) -> str:
-    """How far what a place has is from the question, no indicator farther than it can be."""
+def _apart(axes: Mapping[int, Asked], at: str) -> str:
+    """How far what a place has, `at` there, is from the question, no indicator farther than it can be."""
     return _sum(
         "<> 0",
         {
-            number: f"LEAST(abs(at[{number + 1}] - {one.coordinate!r}) * {one.slope!r}, {one.share!r})"
-            for number, one in asking.axes.items()
+            number: f"LEAST(abs({at}[{number + 1}] - {one.coordinate!r}) * {one.slope!r}, {one.share!r})"
+            for number, one in axes.items()
         },
     )
 
 
 def _sum(has: str, terms: Mapping[int, str]) -> str:
     """SQL for the sum of the terms of those axes that a place has, or lacks; in floats, not in decimals."""
-    return " + ".join(
-        f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
-        for number, term in terms.items()
+    return (
+        "0"
+        if not terms
+        else " + ".join(
+            f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
+            for number, term in terms.items()
+        )
     )

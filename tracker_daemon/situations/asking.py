@@ -9,7 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tracker_daemon.situations.axes import Axes
+    from tracker_daemon.situations.axes import Axes, Axis
     from tracker_daemon.situations.indicators import Indicator
 
 MIN_PART: Final = 0.75
@@ -22,12 +22,14 @@ _FLATTEST: Final = 1e-9
 class Asked(Struct, frozen=True):
     """What a question says on an axis: its coordinate, and how much a step of 1 away from it costs.
 
-    `share`: the weight of the indicator, among those of the question that have axes.
+    `share`: the weight of the indicator, among those of the question that have axes, and the most that a
+    difference costs. `unusual`: nearly all differ by so much.
     """
 
     coordinate: float
     slope: float
     share: float
+    unusual: bool = False
 
 
 class Asking(Struct, frozen=True):
@@ -47,28 +49,27 @@ class Asking(Struct, frozen=True):
         """The axes as bits."""
         return sum(1 << number for number in self.axes)
 
-    def slopes(self, count: int) -> list[float]:
-        """By which coordinates are multiplied, axis by axis; 0 where nothing is asked."""
-        return [self.axes[number].slope if number in self.axes else 0.0 for number in range(count)]
+    def sloped(self, count: int) -> tuple[list[float], list[float]]:
+        """What coordinates are multiplied by, axis by axis, and where the question then lies.
 
-    def target(self, count: int) -> list[float]:
-        """Where the question lies among places that were multiplied so."""
-        return [
-            self.axes[number].coordinate * self.axes[number].slope if number in self.axes else 0.0
-            for number in range(count)
-        ]
+        All 0 on an axis where nothing is asked, or what is unusual.
+        """
+        slopes, target = [0.0] * count, [0.0] * count
+        for number, one in self.axes.items():
+            if not one.unusual:
+                slopes[number], target[number] = one.slope, one.coordinate * one.slope
+        return slopes, target
 
 
-def askings(
+def asking_on(
     axes: Axes,
     counting: Sequence[tuple[Indicator, float]],
     spreads: Mapping[str, float],
     min_overlap: float,
-) -> list[Asking]:
+) -> Asking | None:
     """Translate a question; `spreads` by path are those it is to be answered by. None: too little has axes.
 
-    Where a number is unusual there are two: one finds what is as unusual. To all else it is equally far,
-    which the index does not know; so the other one asks for the rest of the situation.
+    The shares that are not known here are those of what can be compared and has no axis, or is too far out.
     """
     comparable = [
         (indicator, weight)
@@ -79,42 +80,33 @@ def askings(
         (indicator, weight, numbers) for indicator, weight in comparable if (numbers := axes.of(indicator))
     ]
     everything = _weight(comparable)
-    if _weight(placed) < MIN_PART * everything:
-        return []
+    chosen = [one for one in placed if all(axes.all[number].reaches(one[0].value) for number in one[2])]
+    if not chosen or _weight(placed) < MIN_PART * everything:
+        return None
+    covered = _weight(chosen)
+    asked, shares = {}, {}
+    for indicator, weight, numbers in chosen:
+        shares[numbers[0]] = share = weight / covered
+        for number in numbers:
+            spread = None if axes.all[number].category is not None else spreads[indicator.path]
+            asked[number] = _asked(axes.all[number], indicator, share, spread)
     least = min_overlap * _weight(counting)
-    found = [one for one in placed if all(axes.all[number].reaches(one[0].value) for number in one[2])]
-    usual = [one for one in found if all(axes.all[number].usual(one[0].value) for number in one[2])]
-    return [
-        _asking(axes, chosen, spreads, everything, least)
-        for chosen in ([found, usual] if len(usual) < len(found) else [found])
-        if chosen
-    ]
+    return Asking(asked, shares, covered / everything, max((least - everything + covered) / covered, 0.0))
 
 
 def _weight(chosen: Sequence[tuple[Any, ...]]) -> float:
     return float(sum(weight for _, weight, *_ in chosen))
 
 
-def _asking(
-    axes: Axes,
-    chosen: Sequence[tuple[Indicator, float, list[int]]],
-    spreads: Mapping[str, float],
-    everything: float,
-    least: float,
-) -> Asking:
-    """What these indicators ask; what is shared of all others, up to `everything`, is not known here."""
-    covered = _weight(chosen)
-    asked, shares = {}, {}
-    for indicator, weight, numbers in chosen:
-        shares[numbers[0]] = share = weight / covered
-        for number in numbers:
-            axis = axes.all[number]
-            slope = share
-            if axis.category is None:
-                slope *= _slope(axis.spread, spreads[indicator.path])
-            coordinate = axis.coordinate(indicator.value)
-            asked[number] = Asked(coordinate, slope if slope > _FLATTEST else 0.0, share)
-    return Asking(asked, shares, covered / everything, max((least - everything + covered) / covered, 0.0))
+def _asked(axis: Axis, indicator: Indicator, share: float, spread: float | None) -> Asked:
+    """What an indicator asks on one of its axes; `spread` of a number."""
+    slope = share if spread is None else share * _slope(axis.spread, spread)
+    return Asked(
+        axis.coordinate(indicator.value),
+        slope if slope > _FLATTEST else 0.0,
+        share,
+        unusual=not axis.usual(indicator.value),
+    )
 
 
 def _slope(spread: float, asked: float) -> float:
