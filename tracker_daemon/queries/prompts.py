@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from tracker_daemon.errors import InvalidQuestion
-from tracker_daemon.postgres import schema_of_vector
 from tracker_daemon.queries.decisions import SHOWN, Told, told
 from tracker_daemon.queries.filter import Filter, Selection
 from tracker_daemon.queries.search import Ranking, ranked
@@ -36,8 +35,19 @@ DEPTH: Final = 100
 FUSION_K: Final = 60
 """What is added to each rank, lest one first place decide alone; the constant of the paper."""
 
-_WIDTH: Final = """
-SELECT atttypmod FROM pg_attribute WHERE attrelid = 'llm_decisions'::regclass AND attname = 'prompt_embedding'
+# `lacking` wait for an embedding, and `queued` for the index beyond what is compared.
+_OUTSET: Final = """
+SELECT (
+    SELECT atttypmod FROM pg_attribute
+    WHERE attrelid = 'llm_decisions'::regclass AND attname = 'prompt_embedding'
+) AS width, (
+    SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'
+) AS vector, (
+    SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_prompt_queue
+) AS lacking, (
+    SELECT GREATEST(count(*) - $1, 0) FROM llm_embedding_queue
+) AS queued,
+    EXISTS (SELECT FROM llm_embedding_index) OR EXISTS (SELECT FROM llm_embedding_queue) AS embedded
 """
 _ESTIMATE: Final = "EXPLAIN (FORMAT JSON) SELECT FROM {source} WHERE {condition}"
 # A scan of the index goes on until it has enough that the filter lets through, or gives up. What else the
@@ -53,7 +63,7 @@ ORDER BY direction OPERATOR({vector}.<=>)
          {vector}.subvector({asked}, 1, 4000)::{vector}.halfvec
 LIMIT {candidates:d}
 """
-_QUEUED: Final = "SELECT decision_id FROM llm_embedding_queue ORDER BY decision_id DESC LIMIT {most:d}"
+_QUEUED: Final = "SELECT decision_id FROM llm_embedding_queue ORDER BY decision_id DESC LIMIT $1"
 # Of numbers as they may be stored, float32 cannot hold the squares.
 _DISTANCE: Final = "{vector}.l2_normalize(prompt_embedding) OPERATOR({vector}.<=>) {asked}"
 # Distances are taken of what is to be compared alone, however the planner goes about it (MATERIALIZED): to
@@ -78,12 +88,6 @@ WITH compared AS MATERIALIZED (
 SELECT {SHOWN}, by_embedding, by_words, CASE WHEN {{comparable}}
     THEN NULLIF({_DISTANCE}, 'NaN') END AS distance
 FROM alike JOIN {{source}} USING (id) ORDER BY number
-"""
-# Of decisions that wait for an embedding, and those that wait for the index beyond what was compared.
-_WAITING: Final = """
-SELECT (SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_prompt_queue) AS lacking,
-       GREATEST((SELECT count(*) FROM llm_embedding_queue) - {most:d}, 0) AS queued,
-       EXISTS (SELECT 1 FROM llm_embedding_index) OR EXISTS (SELECT 1 FROM llm_embedding_queue) AS embedded
 """
 
 
@@ -135,8 +139,8 @@ async def similar_prompts(
     """
     if not 1 <= limit <= MAX_ALIKE:
         raise InvalidQuestion(f"limit must be from 1 to {MAX_ALIKE}, not {limit}")
-    direction = await _direction(connection, embedding)
-    vector = await schema_of_vector(connection)
+    [outset] = await connection.fetch(_OUTSET, MAX_QUEUED)
+    vector, direction = outset["vector"], _direction(embedding, outset["width"])
     found = Ranking((), 0, None) if words is None else await ranked(connection, words, wanted, DEPTH)
     depth = limit if words is None else DEPTH
     ids = await _candidates(connection, vector, direction, wanted, depth)
@@ -158,22 +162,20 @@ async def similar_prompts(
         ),
         *chosen.values,
     )
-    [waiting] = await connection.fetch(_WAITING.format(most=MAX_QUEUED))
     return AlikePrompts(
         rows=await _told(rows),
         embedding_model=wanted.embedding_model,
         exact=ids is None,
-        left_out=0 if ids is None else waiting["queued"],
-        lacking=waiting["lacking"],
-        embedded=waiting["embedded"],
+        left_out=0 if ids is None else outset["queued"],
+        lacking=outset["lacking"],
+        embedded=outset["embedded"],
         words_left_out=found.left_out,
         words_looked_at=found.looked_at,
     )
 
 
-async def _direction(connection: Connection, embedding: Sequence[float]) -> list[float]:
+def _direction(embedding: Sequence[float], width: int) -> list[float]:
     """The embedding with a length of 1, of which float32 can take the square; refuse what has none here."""
-    width = await connection.fetchval(_WIDTH)
     if len(embedding) != width:
         raise InvalidQuestion(f"an embedding has {width} numbers here, not {len(embedding)}")
     if not all(map(math.isfinite, embedding)):
@@ -208,7 +210,7 @@ async def _candidates(
     await connection.execute(_AS_BEFORE)
     if len(found) < most:
         return None
-    queued = await connection.fetch(_QUEUED.format(most=MAX_QUEUED))
+    queued = await connection.fetch(_QUEUED, MAX_QUEUED)
     return [id_ for (id_,) in (*found, *queued)]
 
 
