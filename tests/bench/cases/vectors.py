@@ -13,6 +13,7 @@ from msgspec import Struct
 from pgvector.asyncpg import register_vector
 
 from tests.bench.bench import Bench, Goal, Line, Result
+from tests.bench.cpu import on_cpu
 from tests.bench.embedding import embeddings
 from tests.bench.figures import Spread, percentile
 from tests.bench.growing import FILLING
@@ -276,18 +277,21 @@ class Race:
         if agent != EVERYBODY:
             mine = mine[self._agents[: self._stored] == agent]
         await ask(self._asked[0])  # what is cold is another question
-        hits, wanted, milliseconds = 0, 0, []
+        hits, wanted, milliseconds, cpu = 0, 0, [], []
+        server = self._sql.get_server_pid()
         for asked in self._asked:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time() + on_cpu(server)
             distances = await ask(asked)
             milliseconds.append((time.perf_counter() - began) * 1000)
+            cpu.append((time.process_time() + on_cpu(server) - used) * 1000)
             nearest = np.sort(1 - mine @ (asked / np.linalg.norm(asked)))[:NEAREST]
             hits += sum(distance <= nearest[-1] + 1e-6 for distance in distances)
             wanted += len(nearest)
         recall, p95 = hits / wanted, percentile(milliseconds, 0.95)
         figure = f"recall {recall:.3f} · p50 {percentile(milliseconds, 0.5):.1f} ms · p95 {p95:.1f} ms"
+        figure += f" (at work {percentile(cpu, 0.5):.1f} · {percentile(cpu, 0.95):.1f})"
         measure = f"{name}, {SHARES.get(agent, 1):.0%} of all"
-        self._note(measure, figure, recall=recall, milliseconds=milliseconds)
+        self._note(measure, figure, recall=recall, milliseconds=milliseconds, cpu=cpu)
         return recall, p95
 
     def _note(self, measure: str, figure: str, **raw: Any) -> None:
