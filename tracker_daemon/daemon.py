@@ -13,10 +13,11 @@ import tenacity
 from tracker_daemon import __version__, metrics
 from tracker_daemon.batch import BatchWriter, Trigger
 from tracker_daemon.consumer import CoreConsumer, JetStreamConsumer, connect, disconnect, publish_surely
+from tracker_daemon.contract import contract_of
 from tracker_daemon.embeddings import EmbeddingIndex, Kind, PromptEmbeddings, TextEmbedder, provider_of
 from tracker_daemon.errors import InvalidPayload, Unavailable
 from tracker_daemon.health import Obstacles, serving
-from tracker_daemon.messages import REASONS, Contract, Delivery, Message, Result, contract_field, decode
+from tracker_daemon.messages import REASONS, Delivery, Message, Result, contract_field, decode
 from tracker_daemon.migrate import check_schema, migrate
 from tracker_daemon.postgres import check_statements
 from tracker_daemon.retention import Retention
@@ -64,18 +65,6 @@ async def run(settings: Settings) -> int:
         ):
             log.info("started", version=__version__, http=f"http://{settings.http.host}:{port}")
             return await daemon.run(stop, stopping)
-
-
-def contract_of(settings: Settings) -> Contract:
-    """What the settings add to the contract of the messages."""
-    return Contract(
-        settings.nats.decisions_subject,
-        settings.nats.outcomes_subject,
-        settings.nats.max_payload_bytes,
-        settings.embedding.dimensions,
-        settings.redact.redactor,
-        embeds=settings.embedding.provider != "none",
-    )
 
 
 def _declare_series(settings: Settings) -> None:

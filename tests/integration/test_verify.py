@@ -21,7 +21,7 @@ from tracker_daemon import verify as verifying
 from tracker_daemon.config import Settings, load
 from tracker_daemon.consumer import Standing, StreamReading, open_reading, reading
 from tracker_daemon.consumer.position import parse_reply
-from tracker_daemon.daemon import contract_of
+from tracker_daemon.contract import contract_of
 from tracker_daemon.errors import InvalidPayload, Misconfigured, SettingsError, Unavailable
 from tracker_daemon.messages import Delivery, Message, decode
 from tracker_daemon.store import Store

@@ -6,43 +6,69 @@ import errno
 import os
 import signal
 import sys
+from collections import UserDict
+from importlib import import_module
 from io import TextIOWrapper
 from select import poll
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from tracker_daemon import __version__
-from tracker_daemon.cli import (
-    calibration,
-    check,
-    context,
-    dead_letters,
-    decisions,
-    demo,
-    embed,
-    experiment,
-    export,
-    migrate,
-    plan,
-    prompts,
-    prune,
-    run,
-    search,
-    select,
-    similar,
-    stats,
-    verify,
-)
-from tracker_daemon.cli.output import visible
+from tracker_daemon.cli.terminal import visible
 from tracker_daemon.errors import SchemaError, SettingsError, TrackerError
 
 UNREAD: Final = 128 + signal.SIGPIPE
 """Exit code where the reader of the output has left: that of a program which the signal ends."""
 
 
+# Each command's module, in the order of the help: the function of the command's name, or a group named `app`.
+_MODULES: Final = {
+    "run": "run",
+    "demo": "demo",
+    "migrate": "migrate",
+    "check": "check",
+    "verify": "verify",
+    "prune": "prune",
+    "embed": "embed",
+    "stats": "stats",
+    "recent": "decisions",
+    "successful": "decisions",
+    "failed": "decisions",
+    "search": "search",
+    "similar": "similar",
+    "context": "context",
+    "prompts": "prompts",
+    "show": "decisions",
+    "calibration": "calibration",
+    "export": "export",
+    "plan": "plan",
+    "dead-letters": "dead_letters",
+    "experiment": "experiment",
+    "select": "select",
+}
+
+
+class _OnDemand(UserDict[str, Any]):
+    """Commands by their names, each imported once it is asked for: few need all that the daemon does."""
+
+    def __getitem__(self, name: str) -> Any:
+        module = import_module(f"tracker_daemon.cli.{super().__getitem__(name)}")
+        alone = typer.Typer()
+        if hasattr(module, "app"):
+            alone.add_typer(module.app, name=name)
+        else:
+            alone.command(name)(getattr(module, name))
+        return get_group(alone).commands[name]
+
+
 class _Commands(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _OnDemand(_MODULES)
+
     def invoke(self, ctx: Any) -> Any:
         """End silently where the reader of the output has left, as `head` does once it has enough."""
         try:
@@ -64,28 +90,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
-app.command()(demo.demo)
-app.command()(migrate.migrate)
-app.command()(check.check)
-app.command()(verify.verify)
-app.command()(prune.prune)
-app.command()(embed.embed)
-app.command()(stats.stats)
-app.command("recent")(decisions.recent)
-app.command("successful")(decisions.successful)
-app.command("failed")(decisions.failed)
-app.command()(search.search)
-app.command()(similar.similar)
-app.command()(context.context)
-app.command()(prompts.prompts)
-app.command()(decisions.show)
-app.command()(calibration.calibration)
-app.command()(export.export)
-app.command()(plan.plan)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(experiment.app, name="experiment")
-app.add_typer(select.app, name="select")
 
 
 def _version(wanted: bool) -> None:

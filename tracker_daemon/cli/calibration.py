@@ -15,9 +15,10 @@ from rich.text import Text
 
 from tracker_daemon.cli.charts import interval_bar
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Csv, console, number, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, number, print_csv, print_json
 from tracker_daemon.cli.question import answer, filtered, window
 from tracker_daemon.cli.stats import GroupBy, Maturity, keys_of
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.queries import Bucket, Calibration, Calibrations, Filter
 from tracker_daemon.queries import calibration as calibration_of

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Terminal
+from tracker_daemon.cli.terminal import Terminal
 from tracker_daemon.config import Settings
 from tracker_daemon.doctor import Finding, examine
 

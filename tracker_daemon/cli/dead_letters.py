@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
-from tracker_daemon.cli.output import Terminal
-from tracker_daemon.daemon import contract_of
+from tracker_daemon.cli.terminal import Terminal
+from tracker_daemon.contract import contract_of
 from tracker_daemon.errors import TrackerError
 from tracker_daemon.messages import REASONS
 from tracker_daemon.migrate import check_schema

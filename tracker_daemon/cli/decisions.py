@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
-from tracker_daemon.cli.output import Csv, cell, console, indented, money, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, cell, indented, money, print_csv, print_json
 from tracker_daemon.cli.question import answer, connected_to, filtered
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.config import Settings
 from tracker_daemon.errors import InvalidQuestion
 from tracker_daemon.postgres import Connection

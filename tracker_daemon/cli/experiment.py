@@ -11,9 +11,10 @@ from rich.table import Table
 
 from tracker_daemon.choices import Assign
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
-from tracker_daemon.cli.output import cell, console, print_json, visible
+from tracker_daemon.cli.output import cell, print_json
 from tracker_daemon.cli.question import act, answer, json_object, window
 from tracker_daemon.cli.stats import Maturity
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.experiments import (
     METRICS,
     Arm,

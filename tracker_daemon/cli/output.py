@@ -1,10 +1,9 @@
-"""Answers as they leave the program: JSON and CSV for others, tables for a reader."""
+"""Answers as they leave the program: JSON and CSV for others, cells of tables for a reader."""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,22 +12,15 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from tracker_daemon.cli.terminal import visible
 from tracker_daemon.queries import as_json
 
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
-# All but tab and line feed, C1 too; and what turns the direction of a text.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 # A spreadsheet takes a cell that begins so for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-
-
-def visible(text: str) -> str:
-    """The text, with whatever would control a terminal spelt out as JSON has it."""
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cell(value: Any, style: str = "") -> Text:
@@ -63,19 +55,6 @@ def money(amount: float | Decimal | None) -> str:
 def indented(value: dict[str, Any] | None) -> str | None:
     """An object as JSON for a reader."""
     return None if value is None else msgspec.json.format(as_json(value), indent=2).decode()
-
-
-class Terminal(Console):
-    """A console that says so, as any other output does, where its reader has left."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise what `app` ends the program for."""
-        raise BrokenPipeError
-
-
-def console() -> Console:
-    """Where tables go; colours only on a terminal."""
-    return Terminal(highlight=False, markup=False)
 
 
 def write(data: bytes) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 from tracker_daemon.capacity import DIMENSIONS, ROOM, UTILIZATION, Load, Plan
 from tracker_daemon.capacity import plan as plan_of
 from tracker_daemon.cli.options import Json, age_or_time
-from tracker_daemon.cli.output import console, print_json
+from tracker_daemon.cli.output import print_json
+from tracker_daemon.cli.terminal import console
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 

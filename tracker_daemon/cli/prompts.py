@@ -12,8 +12,9 @@ from rich.padding import Padding
 
 from tracker_daemon.cli.decisions import print_table
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Csv, cell, console, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, cell, print_csv, print_json
 from tracker_daemon.cli.question import connected_to, filtered
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.config import Settings
 from tracker_daemon.embeddings import TextEmbedder
 from tracker_daemon.queries import MAX_ALIKE, Alike, AlikePrompts, Filter, Prompts, Told, reading

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tracker_daemon import retention
 from tracker_daemon.cli.options import ConfigFile, Json, Set, age_or_time, load
-from tracker_daemon.cli.output import Terminal
+from tracker_daemon.cli.terminal import Terminal
 from tracker_daemon.config import Settings
 from tracker_daemon.migrate import check_schema
 from tracker_daemon.postgres import connected

@@ -10,8 +10,9 @@ from rich.padding import Padding
 
 from tracker_daemon.cli.decisions import Cursor, Everything, Limit, page_as_json, print_table, walk
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Csv, cell, console, print_csv
+from tracker_daemon.cli.output import Csv, cell, print_csv
 from tracker_daemon.cli.question import filtered
+from tracker_daemon.cli.terminal import console
 from tracker_daemon.queries import Filter, Searched, Told
 from tracker_daemon.queries import search as search_for
 

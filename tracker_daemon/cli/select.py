@@ -10,10 +10,11 @@ import typer
 from tracker_daemon.choices import Select
 from tracker_daemon.choices.memory import BOUND_SECONDS, REFRESH_SECONDS
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import print_json, visible
+from tracker_daemon.cli.output import print_json
 from tracker_daemon.cli.question import act, answer, window
 from tracker_daemon.cli.standings import Shown, print_events, print_results, print_standing
 from tracker_daemon.cli.stats import Maturity
+from tracker_daemon.cli.terminal import visible
 from tracker_daemon.config import Settings
 from tracker_daemon.experiments import Illegible
 from tracker_daemon.postgres import Connection

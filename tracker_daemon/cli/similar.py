@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load
-from tracker_daemon.cli.output import Csv, cell, console, money, print_csv, print_json, visible
+from tracker_daemon.cli.output import Csv, cell, money, print_csv, print_json
 from tracker_daemon.cli.question import answer, filtered, json_object
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.queries import (
     MAX_DISTANCE,
     MAX_PRECEDENTS,

@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from tracker_daemon.cli.experiment import mean
-from tracker_daemon.cli.output import cell, console, number, visible
+from tracker_daemon.cli.output import cell, number
+from tracker_daemon.cli.terminal import console, visible
 from tracker_daemon.selection import Candidate, Standing
 
 if TYPE_CHECKING:

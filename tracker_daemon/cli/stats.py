@@ -13,8 +13,9 @@ from rich.text import Text
 
 from tracker_daemon.cli.charts import interval_bar, sparkline
 from tracker_daemon.cli.options import ConfigFile, Json, Set, age_or_time, load
-from tracker_daemon.cli.output import Csv, cell, console, money, number, print_csv, print_json
+from tracker_daemon.cli.output import Csv, cell, money, number, print_csv, print_json
 from tracker_daemon.cli.question import SHORT, answer, filtered, window
+from tracker_daemon.cli.terminal import console
 from tracker_daemon.queries import KEYS, Answer, Filter, Key, Stats, decision_stats
 
 _COLUMNS: Final = Stats.__struct_fields__[1:]  # the key has columns of its own

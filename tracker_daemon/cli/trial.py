@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tracker_daemon.choices import Assign, Select
 from tracker_daemon.cli import experiment
-from tracker_daemon.cli.output import console
+from tracker_daemon.cli.terminal import console
 from tracker_daemon.client import DecisionTracker
 from tracker_daemon.demo import market
 from tracker_daemon.demo.desk import DECISION_TYPE, MODELS, Desk

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from tracker_daemon import logs
 from tracker_daemon.cli.options import ConfigFile, Json, Set, load, moment
-from tracker_daemon.cli.output import Terminal
+from tracker_daemon.cli.terminal import Terminal
 from tracker_daemon.config import Settings
-from tracker_daemon.daemon import contract_of
+from tracker_daemon.contract import contract_of
 from tracker_daemon.verify import MAX_HOLES, Fate, Verification
 from tracker_daemon.verify import verify as compare
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker_daemon.embeddings.local import Local
-from tracker_daemon.embeddings.openai import OpenAI
 
 if TYPE_CHECKING:
     from tracker_daemon.config import EmbeddingSettings
@@ -18,6 +17,8 @@ def provider_of(settings: EmbeddingSettings) -> Provider | None:
         case "local":
             return Local(settings.timeout_seconds)
         case "openai":
+            from tracker_daemon.embeddings.openai import OpenAI  # noqa: PLC0415 - aiohttp is half a start
+
             return OpenAI(settings)
         case "none":
             return None
