@@ -10,6 +10,9 @@ LOCKS := deploy/requirements.lock deploy/embeddings.lock deploy/learn.lock deplo
 TARGET ?= decode repeat reply status
 SECONDS ?= 60
 
+# What is compiled, tests with their assertions above all, is compiled once, and not by each process of each run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint lock schemas chaos fuzz bench clean
 
 help:
