@@ -38,6 +38,10 @@ DIMENSIONS = 3
 # Tests that may be skipped even where TRACKER_TEST_STRICT=1 says that everything must run.
 ALLOWED_SKIPS: frozenset[str] = frozenset()
 
+# Where files need no disk, and what the servers of all processes may take there.
+MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it is made for this run alone
+ROOM_BYTES = 8 << 30
+
 # What a crash of the machine would lose is of no interest here; what a crash of the server would lose is.
 QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
 
@@ -50,8 +54,12 @@ def _logs_by_default() -> None:
 
 @pytest.fixture(scope="session")
 def servers_folder() -> Iterator[Path]:
-    """Yield a folder that PostgreSQL's user can enter when root runs the tests, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="tracker-tests-"))
+    """Yield a folder that PostgreSQL's user can enter when root runs the tests, unlike pytest's own.
+
+    In memory where there is room: a database of each test's own is 500 files, made and soon deleted.
+    """
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="tracker-tests-", dir=MEMORY if roomy else None))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
@@ -118,10 +126,38 @@ def template(postgres_server: PostgresServer) -> Iterator[str]:
     asyncio.run(_drop_database(postgres_server, name))
 
 
+@pytest.fixture(scope="session")
+def past(postgres_server: PostgresServer, template: str) -> Iterator[str]:
+    """Yield the name of a migrated database with a past, see `tests/record.py`, to be copied."""
+    name = f"past_{uuid.uuid4().hex}"
+
+    async def make() -> None:
+        await _make_database(postgres_server, name, template)
+        store = Store(postgres_server.dsn(name))
+        await fill(store)
+        await store.close()
+        connection = await asyncpg.connect(postgres_server.dsn(name))
+        await backdate(connection)
+        await connection.close()
+        if isinstance(postgres_server, NamedServer):
+            await postgres_server.lay_aside(name)
+
+    asyncio.run(make())
+    yield name
+    asyncio.run(_drop_database(postgres_server, name))
+
+
 @pytest.fixture
-async def dsn(postgres_server: PostgresServer, template: str) -> AsyncIterator[str]:
+def original(request: pytest.FixtureRequest) -> str:
+    """Return the name of the database that the test gets a copy of: one with a past if it wants `record`."""
+    name: str = request.getfixturevalue("past" if "record" in request.fixturenames else "template")
+    return name
+
+
+@pytest.fixture
+async def dsn(postgres_server: PostgresServer, original: str) -> AsyncIterator[str]:
     """Yield the DSN of a migrated database of the test's own, for embeddings of `DIMENSIONS` numbers."""
-    async with create_database(postgres_server, template=template) as dsn:
+    async with create_database(postgres_server, template=original) as dsn:
         yield dsn
 
 
@@ -141,12 +177,8 @@ async def stream(nats_server: NatsServer) -> AsyncIterator[Stream]:
 
 
 @pytest.fixture
-async def record(dsn: str, sql: asyncpg.Connection) -> asyncpg.Connection:
-    """Return a connection to a record with a past, see `tests/record.py`."""
-    store = Store(dsn)
-    await fill(store)
-    await store.close()
-    await backdate(sql)
+def record(sql: asyncpg.Connection) -> asyncpg.Connection:
+    """Return a connection to a record with a past, see `tests/record.py`: `dsn` is a copy of `past`."""
     return sql
 
 
@@ -168,8 +200,11 @@ def bouncer(
 
 
 async def _make_database(server: PostgresServer, name: str, template: str | None = None) -> None:
-    blank = server.blank if isinstance(server, NamedServer) else "template1"
-    await _administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{template or blank}"')
+    if isinstance(server, NamedServer):
+        how = f'TEMPLATE "{template or server.blank}"'
+    else:  # nobody waits for the checkpoints of a copy that does not wait for a disk
+        how = f'TEMPLATE "{template or "template1"}" STRATEGY file_copy'
+    await _administer(server, f'CREATE DATABASE "{name}" {how}')
 
 
 async def _drop_database(server: PostgresServer, name: str) -> None:
