@@ -1,10 +1,11 @@
-"""What is said of a DSN."""
+"""What is said of a DSN, and of what a server refuses."""
 
 from __future__ import annotations
 
+import asyncpg
 import pytest
 
-from tracker_daemon.postgres import server_of
+from tracker_daemon.postgres import Rejected, server_of, translated
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,24 @@ from tracker_daemon.postgres import server_of
 )
 def test_a_server_is_named_without_who_logs_in(dsn: str, said: str) -> None:
     assert server_of(dsn) == said
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            'new row for relation "llm_decisions_102010" violates check constraint "sane_102010"',
+            "SQLSTATE 23514 on llm_decisions, sane",
+        ),
+        ('duplicate key value violates unique constraint "mine_102010"', "SQLSTATE 23514 on mine"),
+        (
+            'null value in column "symbol" of relation "llm_decisions_102010" violates not-null constraint',
+            "SQLSTATE 23514 on llm_decisions",
+        ),
+        ('a trigger says "secret_102010"', "SQLSTATE 23514"),
+    ],
+)
+def test_what_a_node_of_citus_refuses_is_named_as_the_coordinator_knows_it(message: str, said: str) -> None:
+    with pytest.raises(Rejected) as refused, translated():
+        raise asyncpg.CheckViolationError(message)
+    assert refused.value.safely == said
