@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.acceptance.stream import Stream, stream_on
 from tests.certificates import Authority
-from tests.named import NO_CITUS, NOT_OURS, SETTING, NamedServer
+from tests.named import NO_CITUS, NOT_ON_CITUS, NOT_OURS, SETTING, NamedServer
 from tests.pgbouncer import PROGRAM, PgBouncer
 from tests.record import backdate, fill
 from tracker_daemon.distribution import distribute
@@ -102,6 +102,19 @@ async def create_database(server: PostgresServer, *, template: str | None = None
         await _drop_database(server, name)
 
 
+@pytest.fixture(autouse=True)
+def _where_citus_takes_it(request: pytest.FixtureRequest) -> None:
+    """Skip a test that is marked `not_on_citus`, with what Citus does not take, where the server has it."""
+    marker = request.node.get_closest_marker("not_on_citus")
+    if marker and has_nodes(request.getfixturevalue("postgres_server")):
+        pytest.skip(NOT_ON_CITUS + marker.args[0])
+
+
+def has_nodes(server: PostgresServer | NamedServer) -> bool:
+    """Whether it is the coordinator of a cluster of Citus."""
+    return isinstance(server, NamedServer) and bool(server.nodes)
+
+
 @pytest.fixture
 async def database(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """Yield the DSN of an empty database of the test's own."""
@@ -117,7 +130,7 @@ def template(postgres_server: PostgresServer) -> Iterator[str]:
     async def make() -> None:
         await _make_database(postgres_server, name)
         await migrate(postgres_server.dsn(name), DIMENSIONS)
-        if isinstance(postgres_server, NamedServer) and postgres_server.nodes:
+        if has_nodes(postgres_server):
             await distribute(postgres_server.dsn(name))
             await postgres_server.lay_aside(name)
 
@@ -205,6 +218,8 @@ async def _make_database(server: PostgresServer, name: str, template: str | None
     else:  # nobody waits for the checkpoints of a copy that does not wait for a disk
         how = f'TEMPLATE "{template or "template1"}" STRATEGY file_copy'
     await _administer(server, f'CREATE DATABASE "{name}" {how}')
+    if isinstance(server, NamedServer) and server.nodes:
+        await server.set_up(name)
 
 
 async def _drop_database(server: PostgresServer, name: str) -> None:
@@ -255,6 +270,6 @@ def _forbidden_skips(config: pytest.Config) -> list[str]:
     skipped = {
         report.nodeid
         for report in reporter.stats.get("skipped", [])
-        if not any(reason in str(report.longrepr) for reason in (NOT_OURS, NO_CITUS))
+        if not any(reason in str(report.longrepr) for reason in (NOT_OURS, NO_CITUS, NOT_ON_CITUS))
     }
     return sorted(skipped - ALLOWED_SKIPS)

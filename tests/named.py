@@ -13,7 +13,11 @@ import pytest
 SETTING: Final = "TRACKER_TEST_POSTGRES_DSN"
 NOT_OURS: Final = f"the server that {SETTING} names is not ours to stop, to stand before, or to look into"
 NO_CITUS: Final = f"{SETTING} names no cluster of Citus"
+NOT_ON_CITUS: Final = f"{SETTING} names a cluster of Citus, and what this test does takes one server: "
 _NODES: Final = "SELECT nodename, nodeport FROM pg_dist_node WHERE noderole = 'primary' ORDER BY groupid"
+# Tests put triggers in the way. And where Citus hides its shards, it takes two seconds to learn types on each
+# connection.
+_SETTINGS: Final = "citus.enable_unsafe_triggers = on", "citus.override_table_visibility = off"
 _LEAVE: Final = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{database}'"
 
 
@@ -78,6 +82,15 @@ class NamedServer:
             await coordinator.execute("SELECT citus_set_coordinator_host($1, $2)", *self.nodes[0])
             for node in self.nodes[1:]:
                 await coordinator.execute("SELECT citus_add_node($1, $2)", *node)
+        finally:
+            await coordinator.close()
+
+    async def set_up(self, database: str) -> None:
+        """Set for a database of Citus what tests there rely on."""
+        coordinator = await asyncpg.connect(self.dsn())
+        try:
+            for setting in _SETTINGS:
+                await coordinator.execute(f"ALTER DATABASE {database} SET {setting}")
         finally:
             await coordinator.close()
 

@@ -1,4 +1,4 @@
-"""A store on the test's own database, and indexes that do not pause."""
+"""A store on the test's own database, indexes that do not pause, and a cluster where there is one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.named import NO_CITUS, NamedServer
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tracker_daemon.embedded import PostgresServer
 
 
 @pytest.fixture
@@ -18,6 +21,14 @@ async def store(dsn: str) -> AsyncIterator[Store]:
     store = Store(dsn)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def cluster(postgres_server: PostgresServer) -> NamedServer:
+    """Return the server if it is the coordinator of a cluster of Citus."""
+    if not isinstance(postgres_server, NamedServer) or not postgres_server.nodes:
+        pytest.skip(NO_CITUS)
+    return postgres_server
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 from tests.chores import running
 from tests.conftest import DIMENSIONS, create_database
 from tests.factory import decision, deliver, outcome
-from tests.named import NO_CITUS, NamedServer
 from tests.waiting import until
 from tracker_daemon import distribution, migrate
+from tracker_daemon.config import load
 from tracker_daemon.distribution import DISTRIBUTED, REFERENCE, distribute
+from tracker_daemon.doctor import postgres
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import SchemaError
 from tracker_daemon.queries import Filter, reading, search
@@ -25,6 +26,7 @@ from tracker_daemon.store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.named import NamedServer
     from tracker_daemon.embedded import PostgresServer
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "postgres" / "distribute.sql"
@@ -48,14 +50,6 @@ async def plain(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """Yield the DSN of an empty database without Citus."""
     async with create_database(postgres_server, template="template0") as dsn:
         yield dsn
-
-
-@pytest.fixture
-def cluster(postgres_server: PostgresServer) -> NamedServer:
-    """Return the server if it is a cluster."""
-    if not isinstance(postgres_server, NamedServer) or not postgres_server.nodes:
-        pytest.skip(NO_CITUS)
-    return postgres_server
 
 
 @pytest.fixture
@@ -200,6 +194,23 @@ async def test_later_migrations_run_on_tables_that_are_spread(
         await distribute(database)
     assert await migrate.migrate(database, DIMENSIONS) == all_of_them[14:]
     assert await places(database) == SPREAD
+
+
+async def test_check_tells_whoever_connects_slowly_what_to_do(empty: str) -> None:
+    async def found() -> list[str]:
+        settings = load(environ={"TRACKER_POSTGRES_DSN": empty, "TRACKER_EMBEDDING_DIMENSIONS": "3"})
+        return [finding.seen async for finding in postgres.look(settings) if finding.part == "citus"]
+
+    connection = await asyncpg.connect(empty)
+    try:
+        database = await connection.fetchval("SELECT current_database()")
+        await connection.execute(f"ALTER DATABASE {database} RESET citus.override_table_visibility")
+        [seen] = await found()
+        assert "takes seconds" in seen
+        await connection.execute(seen[seen.index("ALTER ") :])
+        assert await found() == []
+    finally:
+        await connection.close()
 
 
 @pytest.mark.usefixtures("_impatient")

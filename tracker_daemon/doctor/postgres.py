@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tracker_daemon import migrate
-from tracker_daemon.doctor import clock, indexes, rights, schema
+from tracker_daemon.doctor import citus, clock, indexes, rights, schema
 from tracker_daemon.doctor.finding import Finding, findings, oldest
 from tracker_daemon.postgres import check_statements, connected, server_of, translated
 
@@ -74,7 +74,7 @@ async def look(settings: Settings) -> AsyncIterator[Finding]:
         with translated():
             for finding in await rights.look(connection, prunes=prunes, embeds=embeds):
                 yield finding
-            for look_at in (_sessions, indexes.look, _tables, _clock):
+            for look_at in (_sessions, indexes.look, _tables, citus.look, _clock):
                 for finding in await look_at(connection):
                     yield finding
             yield await _connections(connection, held)
