@@ -69,11 +69,16 @@ async def replay(store: Store, decisions: int) -> None:
 
 async def backdate(sql: asyncpg.Connection) -> None:
     """Have the ledger receive each event a day after it was observed: there is a past to ask about."""
-    # In timestamps without a zone: what depends on the session's zone is no UPDATE for Citus.
-    await sql.execute(
-        "UPDATE llm_outcomes "
-        "SET received_at = (observed_at AT TIME ZONE 'UTC' + interval '1 day') AT TIME ZONE 'UTC'"
-    )
+    later = moved("observed_at", "+ interval '1 day'")
+    await sql.execute(f"UPDATE llm_outcomes SET received_at = {later}")
+
+
+def moved(column: str, by: str) -> str:
+    """SQL for a time so much earlier or later.
+
+    In timestamps without a zone: what depends on the session's zone is no UPDATE for Citus.
+    """
+    return f"({column} AT TIME ZONE 'UTC' {by}) AT TIME ZONE 'UTC'"
 
 
 async def known(sql: asyncpg.Connection, as_of: datetime | None = None) -> list[Row]:

@@ -616,7 +616,8 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
 async def test_a_database_with_a_trouble(
     cause: str, part: str, level: str, words: list[str], dsn: str, sql: asyncpg.Connection
 ) -> None:
-    await sql.execute(cause.replace("{database}", urlsplit(dsn).path[1:]))
+    for statement in cause.replace("{database}", urlsplit(dsn).path[1:]).split(";"):
+        await sql.execute(statement)
     assert_only(await look(dsn), part, level, *words)
 
 

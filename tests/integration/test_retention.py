@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from tests.chores import running
 from tests.embeddings import nearest
 from tests.factory import days_ago, decision, deliver, outcome
+from tests.record import moved
 from tests.texts import index_all
 from tests.waiting import until
 from tracker_daemon import metrics
@@ -393,7 +394,8 @@ async def test_it_prunes_round_after_round_and_counts(
     before = metric("llm_decisions")
     async with running(retention(dsn)):
         await until(lambda: metric("llm_decisions") == before + 3)
-        await sql.execute("UPDATE llm_decisions SET created_at = created_at - interval '30 days'")
+        earlier = moved("created_at", "- interval '30 days'")
+        await sql.execute(f"UPDATE llm_decisions SET created_at = {earlier}")
         await until(lambda: metric("llm_decisions") == before + 6)
         await until(partial(Lease("retention").take, sql))
     assert await sql.fetchval("SELECT now() - horizon < interval '30 days 1 minute' FROM tracker_retention")

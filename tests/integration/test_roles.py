@@ -15,13 +15,14 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from tests.conftest import DIMENSIONS
+from tests.conftest import DIMENSIONS, has_nodes
 from tests.embeddings import nearest
 from tests.factory import EMBEDDING, decision, deliver, outcome
 from tests.provider import MODEL, EmbeddingServer
 from tests.waiting import until
 from tracker_daemon.choices.known import Known
 from tracker_daemon.config import EmbeddingSettings, load
+from tracker_daemon.distribution import distribute
 from tracker_daemon.doctor import examine, postgres
 from tracker_daemon.embeddings import EmbeddingIndex, PromptEmbeddings
 from tracker_daemon.embeddings.openai import OpenAI
@@ -45,6 +46,8 @@ from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tracker_daemon.embedded import PostgresServer
 
 ROLES = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 RETENTION = ROLES.with_name("retention.sql")
@@ -111,6 +114,11 @@ RIGHTS = [
     "SELECT ON llm_selection_events",
     "INSERT ON llm_selection_events",
     "SELECT ON llm_experiments",
+]
+# And what Citus asks for besides, of tables that are spread.
+ON_CITUS = [
+    "UPDATE ON trading_sessions",
+    *(f"USAGE ON SEQUENCE llm_{queue}_queue_id_seq" for queue in ("text", "situation", "prompt")),
 ]
 # What nobody may who writes or reads.
 NEITHER = [
@@ -249,7 +257,9 @@ async def test_a_right_that_is_refused_is_told_with_the_file_that_gives_it(
             await begin(connection, definition)
 
 
-async def test_it_has_no_right_but_these(writer: str, sql: asyncpg.Connection) -> None:
+async def test_it_has_no_right_but_these(
+    writer: str, sql: asyncpg.Connection, postgres_server: PostgresServer
+) -> None:
     """To whole tables, and to columns of others."""
     granted = await sql.fetch(
         """
@@ -264,7 +274,7 @@ async def test_it_has_no_right_but_these(writer: str, sql: asyncpg.Connection) -
         """,
         urlsplit(writer).username,
     )
-    assert {right for (right,) in granted} == set(RIGHTS)
+    assert {right for (right,) in granted} == {*RIGHTS, *ON_CITUS[: has_nodes(postgres_server)]}
 
 
 @pytest.mark.parametrize(
@@ -275,6 +285,24 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
     database = urlsplit(writer).path.removeprefix("/")
     await sql.execute(f"REVOKE {right.format(database=database)} FROM tracker_writer")
     assert not await works(writer)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("right", ON_CITUS)
+async def test_on_citus_check_tells_whoever_lacks_what_it_asks_for(
+    writer: str, sql: asyncpg.Connection, right: str
+) -> None:
+    """Word by word, and none of it is superfluous."""
+    await sql.execute(EMBEDDINGS.read_text("utf-8"))
+    assert await works(writer)
+    assert await embeds(writer)
+    await sql.execute(f"REVOKE {right} FROM tracker_writer")
+    assert not (await works(writer) and await embeds(writer))
+    ok, seen = await rights(writer)
+    assert not ok
+    await sql.execute(seen[seen.index("GRANT ") :])
+    assert await works(writer)
+    assert await embeds(writer)
 
 
 @pytest.mark.parametrize(
@@ -624,6 +652,15 @@ async def test_the_owner_migrates_and_the_writer_writes(owner: str, database: st
         await operator.execute(ROLES.read_text("utf-8"))
         owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
         assert [row[0] for row in await operator.fetch(owners)] == ["tracker_owner"]
+    assert await works(login(database, "writer"))
+
+
+@pytest.mark.usefixtures("cluster")
+async def test_on_citus_the_owner_distributes_and_the_writer_writes(owner: str, database: str) -> None:
+    await migrate(owner, DIMENSIONS)
+    await distribute(owner)
+    async with connected(database) as operator:
+        await operator.execute(ROLES.read_text("utf-8"))
     assert await works(login(database, "writer"))
 
 

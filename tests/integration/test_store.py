@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.chaos.proxy import Fate, PostgresProxy
+from tests.conftest import has_nodes
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.texts import waiting
 from tests.waiting import until, until_metric
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from tracker_daemon.embedded import PostgresServer
     from tracker_daemon.messages import Delivery
+
+DEFERRED = "SET CONSTRAINTS, before the COMMIT, stays on the coordinator"
 
 
 @pytest.fixture
@@ -314,7 +317,7 @@ async def test_a_connection_that_is_lost_while_it_is_opened_is_an_outage(
     teach = postgres.register_vector
 
     async def teach_too_late(connection: asyncpg.Connection, *, schema: str) -> None:
-        await sql.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        await sql.execute("SELECT pg_terminate_backend($1::int)", connection.get_server_pid())
         await teach(connection, schema=schema)
 
     store = Store(dsn)
@@ -450,6 +453,7 @@ async def test_dead_letters_that_cannot_be_stored_are_a_trouble_past_the_ack_wai
 # What no SQLSTATE explains.
 
 
+@pytest.mark.not_on_citus("no unique index without the id")
 async def test_a_row_refused_for_an_unknown_reason_is_left_to_the_stream(
     store: Store, sql: asyncpg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -469,11 +473,8 @@ async def test_a_row_refused_for_an_unknown_reason_is_left_to_the_stream(
     assert secret not in "".join(capsys.readouterr())
 
 
-TRIGGER = """
-CREATE SEQUENCE calls;
-CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;
-CREATE {kind} rule {when} INSERT ON {table} {timing} FOR EACH ROW EXECUTE FUNCTION rule();
-"""
+FUNCTION = "CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$"
+TRIGGER = "CREATE {kind} rule {when} INSERT ON {table} {timing} FOR EACH ROW EXECUTE FUNCTION rule()"
 
 
 async def add_rule(
@@ -483,7 +484,9 @@ async def add_rule(
     kind, when, timing = ("TRIGGER", "BEFORE", "")
     if deferred:
         kind, when, timing = ("CONSTRAINT TRIGGER", "AFTER", "DEFERRABLE INITIALLY DEFERRED")
-    await sql.execute(TRIGGER.format(body=body, table=table, kind=kind, when=when, timing=timing))
+    await sql.execute("CREATE SEQUENCE calls")
+    await sql.execute(FUNCTION.format(body=body))
+    await sql.execute(TRIGGER.format(table=table, kind=kind, when=when, timing=timing))
 
 
 def refuse(sqlstate: str, condition: str = "NEW.symbol = 'BAD'") -> str:
@@ -493,7 +496,10 @@ def refuse(sqlstate: str, condition: str = "NEW.symbol = 'BAD'") -> str:
 @pytest.mark.parametrize(
     ("sqlstate", "result"), [("P0001", "released"), ("XX000", "released"), ("23514", "dead_letter")]
 )
-@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize(
+    "deferred",
+    [False, pytest.param(True, marks=pytest.mark.not_on_citus(DEFERRED))],
+)
 async def test_a_trigger_that_refuses_a_row_takes_no_other_down(
     store: Store, sql: asyncpg.Connection, sqlstate: str, result: str, deferred: bool
 ) -> None:
@@ -548,6 +554,7 @@ async def test_a_missing_key_is_the_schemas_fault_and_no_messages(
     assert store.trouble is None
 
 
+@pytest.mark.not_on_citus("the sequence is not on the node where the trigger counts")
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "25P02", "58030"])
 async def test_what_may_pass_by_itself_is_tried_again(
     store: Store, sql: asyncpg.Connection, sqlstate: str
@@ -616,7 +623,8 @@ async def test_a_column_that_no_longer_holds_the_values_pauses_before_anything_i
     monkeypatch.setattr(Transaction, "commit", permitted)
     change, bad, said, back = NARROWED[how]
     column = change.partition(" ")[0]
-    await sql.execute(f"DROP VIEW llm_monitoring; ALTER TABLE llm_decisions ALTER {change}")
+    await sql.execute("DROP VIEW llm_monitoring")
+    await sql.execute(f"ALTER TABLE llm_decisions ALTER {change}")
     batch = deliver(*[bad] * 60, decision(prompt="ok"))
     writing = asyncio.create_task(store.write(batch))
     await until(lambda: store.paused and said.removeprefix("column ") in str(store.trouble))
@@ -680,6 +688,7 @@ async def test_a_row_that_the_server_cannot_read_is_found_and_takes_no_other_dow
     assert (store.trouble, store.paused) == (None, False)
 
 
+@pytest.mark.not_on_citus("the sequence is not on the node where the trigger counts")
 async def test_08p01_that_passes_blames_nobody(store: Store, sql: asyncpg.Connection) -> None:
     """Three times on fresh connections would be a row's: another error in between starts the count anew."""
     states = ["08P01"] * 3 + ["53000"] + ["08P01"] * 3
@@ -984,19 +993,15 @@ async def test_what_is_in_the_way_makes_a_store_careful_for_some_batches(
     assert await went_straight(store, sql)
 
 
-AGENTS = """
-CREATE TABLE agents (name varchar PRIMARY KEY);
-INSERT INTO agents VALUES ('momentum');
-ALTER TABLE llm_decisions ADD FOREIGN KEY (agent_name) REFERENCES agents
-"""
+KEY = "ALTER TABLE llm_decisions ADD FOREIGN KEY (agent_name) REFERENCES agents"
 POISON: dict[str, tuple[str, dict[str, Any]]] = {
     "a check": ("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')", {"symbol": "BAD"}),
     "a narrow column": (
         "ALTER TABLE llm_decisions ALTER decision_type TYPE varchar(7)",
         {"decision_type": "TOO LONG"},
     ),
-    "a foreign key": (AGENTS, {"agent_name": "unheard of"}),
-    "a deferred foreign key": (f"{AGENTS} INITIALLY DEFERRED", {"agent_name": "unheard of"}),
+    "a foreign key": (KEY, {"agent_name": "unheard of"}),
+    "a deferred foreign key": (f"{KEY} INITIALLY DEFERRED", {"agent_name": "unheard of"}),
     "a check of outcomes": (
         "ALTER TABLE llm_outcomes ADD CHECK (pnl < 1000)",
         {"outcome": "SUCCESS", "pnl": 5000},
@@ -1004,12 +1009,22 @@ POISON: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("what", POISON)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=pytest.mark.not_on_citus(DEFERRED) if "deferred" in what else ())
+        for what in POISON
+    ],
+)
 async def test_poison_among_rows_that_are_copied_straight_is_the_only_dead_letter(
-    store: Store, sql: asyncpg.Connection, what: str
+    store: Store, sql: asyncpg.Connection, postgres_server: PostgresServer, what: str
 ) -> None:
     """And what the straight attempt had copied before it met the poison is not counted."""
     rule, fields = POISON[what]
+    await sql.execute("CREATE TABLE agents AS SELECT 'momentum'::varchar AS name")
+    await sql.execute("ALTER TABLE agents ADD PRIMARY KEY (name)")
+    if has_nodes(postgres_server):
+        await sql.execute("SELECT create_reference_table('agents')")
     await sql.execute(rule)
     before = committed()
     good = [decision(outcome="FAILURE", pnl=-1, prompt_embedding=[1, 2, 3]) for _ in range(5)]
@@ -1077,12 +1092,13 @@ async def test_where_policies_for_rows_forbid_copy_all_goes_the_careful_way(
     dsn: str, sql: asyncpg.Connection
 ) -> None:
     role = f"writer_{uuid4().hex}"
-    await sql.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'secret';"
-        f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role};"
-        "ALTER TABLE llm_decisions ENABLE ROW LEVEL SECURITY;"
-        "CREATE POLICY everything ON llm_decisions USING (true)"
-    )
+    for statement in (
+        f"CREATE ROLE {role} LOGIN PASSWORD 'secret'",
+        f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}",
+        "ALTER TABLE llm_decisions ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY everything ON llm_decisions USING (true)",
+    ):
+        await sql.execute(statement)
     address = urlsplit(dsn)
     store = Store(f"postgresql://{role}:secret@{address.netloc.rpartition('@')[2]}{address.path}")
     assert await store.write(deliver(outcome(uuid4()))) == ["stored"]
