@@ -12,7 +12,7 @@ import pytest
 
 from tests.chores import running
 from tests.conftest import DIMENSIONS, create_database
-from tests.factory import decision, deliver, outcome
+from tests.factory import CONTRACT, decision, deliver, outcome
 from tests.waiting import until
 from tracker_daemon import distribution, migrate
 from tracker_daemon.config import load
@@ -20,8 +20,11 @@ from tracker_daemon.distribution import DISTRIBUTED, REFERENCE, distribute
 from tracker_daemon.doctor import postgres
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import SchemaError
+from tracker_daemon.postgres import connected
 from tracker_daemon.queries import Filter, reading, search
 from tracker_daemon.store import Store
+from tracker_daemon.store.dead_letters import Filter as Letters
+from tracker_daemon.store.dead_letters import replay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -240,3 +243,28 @@ async def test_what_comes_is_stored_once_wherever_it_lies(empty: str) -> None:
             await until(indexed)
     finally:
         await connection.close()
+
+
+async def test_poison_holds_up_no_session_that_comes_after_it(empty: str) -> None:
+    """Rows are spread before a session is made on every node, as the batch is divided to find the bad one."""
+    await distribute(empty)
+    async with connected(empty) as connection:
+        await connection.execute("ALTER TABLE llm_decisions ADD CHECK (symbol <> 'BAD')")
+    store = Store(empty)
+    without, within = [decision() for _ in range(8)], [decision(session_id=str(uuid4())) for _ in range(8)]
+    batch = deliver(*without, decision(symbol="BAD"), *within)
+    assert await store.write(batch) == [*["stored"] * 8, "dead_letter", *["stored"] * 8]
+    await store.close()
+
+
+async def test_letters_are_replayed_with_sessions_of_their_own(empty: str) -> None:
+    await distribute(empty)
+    store = Store(empty)
+    async with connected(empty) as connection:
+        await connection.execute("ALTER TABLE llm_decisions ADD CONSTRAINT sane CHECK (symbol <> 'BAD')")
+        bad = [decision(symbol="BAD", session_id=str(uuid4())) for _ in range(8)]
+        assert await store.write(deliver(*bad)) == ["dead_letter"] * 8
+        await store.close()
+        await connection.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
+        replayed = [letter.result async for letter in replay(connection, Letters(), CONTRACT)]
+    assert replayed == ["stored"] * 8

@@ -117,6 +117,8 @@ def _batches(sizes: Iterable[Record]) -> list[list[UUID]]:
 
 async def _replay(connection: Connection, ids: list[UUID], contract: Contract) -> list[Replayed]:
     async with connection.transaction():
+        # After it has read shards side by side, Citus makes no session, which each node has a copy of.
+        await connection.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
         letters = await connection.fetch(
             "SELECT * FROM llm_dead_letters WHERE id = ANY($1::uuid[]) ORDER BY received_at, id", ids
         )
