@@ -84,12 +84,16 @@ SELECT (SELECT decision_id FROM walked ORDER BY decision_id OFFSET {rows:d} - 1)
 _GONE: Final = """
 decision_id = ANY({ids}) AND decision_id NOT IN (SELECT id FROM llm_decisions WHERE id = ANY({ids}))
 """
-# The first is less than `deadlock_timeout`: in a deadlock the pruning gives way, never a writer. The second
-# ends one that freezes in the middle; not while a statement is prepared, so all of them are texts. The locks
-# keep the indexes of texts and of situations from making a place for a decision that is about to go. Their
-# queues may go on holding the ids: they lead nowhere.
-_BEGIN: Final = """
-SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '5s';
+# On the nodes of Citus, too. The first is less than `deadlock_timeout`: in a deadlock the pruning gives way,
+# never a writer. The second ends one that freezes in the middle; not while a statement is prepared, so all of
+# them are texts.
+_LIMITS: Final = """
+SET LOCAL citus.propagate_set_commands = 'local';
+SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '5s'
+"""
+# These keep the indexes of texts and of situations from making a place for a decision that is about to go.
+# Their queues may go on holding the ids: they lead nowhere.
+_LOCK: Final = """
 SELECT pg_advisory_xact_lock('llm_text_index'::regclass::bigint);
 SELECT pg_advisory_xact_lock('llm_situation_index'::regclass::bigint)
 """
@@ -233,7 +237,8 @@ async def _delete(connection: Connection, conditions: Mapping[str, str]) -> Coun
         deleted: Counter[str] = Counter()
         with translated():
             async with connection.transaction():
-                await connection.execute(_BEGIN)
+                await connection.execute(_LIMITS)
+                await connection.execute(_LOCK)
                 for table, condition in conditions.items():
                     status = await connection.execute(f"DELETE FROM {table} WHERE {condition}")
                     deleted[table] = int(status.split()[-1])
