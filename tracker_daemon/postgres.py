@@ -39,7 +39,10 @@ _MISCONFIGURED = (
 _DATA = ("22", "54", "23502", "23503", "23514")
 
 # What a node of Citus refuses comes without names but in its message, ending in a shard's number.
-_OF_A_SHARD = re.compile(r'(?:(?:relation|table) "(\w+)_\d+" )?violates [a-z -]+ constraint(?: "(\w+)_\d+")?')
+_OF_A_SHARD = re.compile(
+    r'(?:(?:column "(\w+)" of )?(?:relation|table) "(\w+)_\d+" )?violates [a-z -]+ constraint'
+    r'(?: "(\w+)_\d+")?'
+)
 
 _POOLED = "; behind PgBouncer in transaction mode set TRACKER_POSTGRES_STATEMENT_CACHE=off"
 _REMEDIES = {
@@ -119,7 +122,7 @@ def _translate(error: asyncpg.PostgresError) -> Exception:
     table, line, column = copy.groups() if copy else (None, None, None)
     names = (error.table_name or table, error.column_name or column, error.constraint_name)
     if not any(names) and (shard := _OF_A_SHARD.search(message)):
-        names = shard[1], None, shard[2]
+        names = shard[2], shard[1], shard[3]
     where = f" on {', '.join(filter(None, names))}" if any(names) else ""
     position = int(line) - 1 if line else None
     if state == "08P01":

@@ -30,7 +30,7 @@ def test_a_server_is_named_without_who_logs_in(dsn: str, said: str) -> None:
         ('duplicate key value violates unique constraint "mine_102010"', "SQLSTATE 23514 on mine"),
         (
             'null value in column "symbol" of relation "llm_decisions_102010" violates not-null constraint',
-            "SQLSTATE 23514 on llm_decisions",
+            "SQLSTATE 23514 on llm_decisions, symbol",
         ),
         ('a trigger says "secret_102010"', "SQLSTATE 23514"),
     ],
