@@ -154,9 +154,9 @@ async def test_after_a_slow_step_it_rests_and_takes_fewer_rows(
     """Three times as long, and nineteen times while messages wait."""
     await sql.execute(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$; "
-        "CREATE TRIGGER slow AFTER INSERT ON llm_embedding_index EXECUTE FUNCTION dawdle()"
+        "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$"
     )
+    await sql.execute("CREATE TRIGGER slow AFTER INSERT ON llm_embedding_index EXECUTE FUNCTION dawdle()")
     await Embeddings().store(dsn, FIRST_ROWS)
     index = EmbeddingIndex(dsn, busy=lambda: busy)
     assert await index.look() >= 0.3 * times

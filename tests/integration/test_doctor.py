@@ -606,7 +606,10 @@ ALTER TABLE llm_dead_letters RESET (autovacuum_enabled)
             "ALTER TABLE llm_outcomes SET (autovacuum_enabled = off)",
             *("tables", "warning", ["ALTER TABLE llm_outcomes RESET (autovacuum_enabled)"]),
         ),
-        (LARGE, "tables", "warning", ["ANALYZE llm_dead_letters"]),
+        pytest.param(
+            *(LARGE, "tables", "warning", ["ANALYZE llm_dead_letters"]),
+            marks=pytest.mark.not_on_citus("its rows are on the nodes, and so are statistics of them"),
+        ),
         (
             'ALTER DATABASE "{database}" CONNECTION LIMIT 5',
             *("connections", "warning", ["holds up to 14 connections", "room for 5"]),
@@ -633,7 +636,7 @@ async def test_the_migrations_make_the_indexes_that_are_derived_from_them(sql: a
            ARRAY(SELECT pg_get_indexdef(indexrelid, k, true) FROM generate_series(1, indnatts) k)
              AS columns
     FROM pg_index JOIN pg_class t ON t.oid = indrelid
-    WHERE relnamespace = 'public'::regnamespace AND relname <> 'tracker_migrations'
+    WHERE relnamespace = 'public'::regnamespace AND relname <> 'tracker_migrations' AND relname !~ '_[0-9]+$'
     """
     there = {(row["table"], row["unique"], tuple(row["columns"])) for row in await sql.fetch(made)}
     derived = {(index.table, index.unique, index.columns + index.included) for index in indexes()}

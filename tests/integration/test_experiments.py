@@ -254,7 +254,8 @@ async def test_numbers_that_are_none_tell_of_nothing(store: Store, sql: asyncpg.
     await sql.execute(f"UPDATE llm_decisions SET pnl = NULL, propensity = NULL WHERE {some}")
     without = await ask(sql, "trial")
     # The columns of our schema hold no infinite number.
-    await sql.execute("DROP VIEW llm_monitoring CASCADE; ALTER TABLE llm_decisions ALTER pnl TYPE numeric")
+    await sql.execute("DROP VIEW llm_monitoring CASCADE")
+    await sql.execute("ALTER TABLE llm_decisions ALTER pnl TYPE numeric")
     for pnl, propensity in (("NaN", "NaN"), ("Infinity", "-0.5"), ("-Infinity", "1.5")):
         await sql.execute(f"UPDATE llm_decisions SET pnl = '{pnl}', propensity = '{propensity}' WHERE {some}")
         told = await ask(sql, "trial")
@@ -351,6 +352,7 @@ async def test_days_to_go_are_those_at_the_pace_so_far(store: Store, sql: asyncp
     assert (await ask(sql, "trial", as_of=then)).progress.days_to_go is None
 
 
+@pytest.mark.not_on_citus("its nodes plan for themselves")
 async def test_results_are_found_by_the_experiments_index(store: Store, sql: asyncpg.Connection) -> None:
     trial = definition("0.5", "0.5")
     await begin(sql, trial)

@@ -203,13 +203,14 @@ async def test_what_postgresql_will_never_take_holds_up_nothing(
     dsn: str, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even a dead letter of it, because of somebody's trigger."""
-    await sql.execute("""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN RAISE 'no' USING ERRCODE = 'P7777'; END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON llm_decisions
-            FOR EACH ROW WHEN (NEW.symbol = 'ETH') EXECUTE FUNCTION refuse();
-        CREATE TRIGGER refuse BEFORE INSERT ON llm_dead_letters FOR EACH ROW EXECUTE FUNCTION refuse();
-    """)
+    await sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'no' USING ERRCODE = 'P7777'; END $$"
+    )
+    for table, when in (("llm_decisions", "WHEN (NEW.symbol = 'ETH')"), ("llm_dead_letters", "")):
+        await sql.execute(
+            f"CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW {when} EXECUTE FUNCTION refuse()"
+        )
     async with DecisionTracker.on_postgres(dsn) as tracker:
         with pytest.raises(TrackerError, match="PostgreSQL takes neither it nor its dead letter"):
             await tracker.track_decision(**decision(symbol="ETH"), confirm=True)

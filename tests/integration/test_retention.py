@@ -15,11 +15,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.chores import running
+from tests.conftest import has_nodes
 from tests.embeddings import nearest
 from tests.factory import days_ago, decision, deliver, outcome
 from tests.record import moved
 from tests.texts import index_all
-from tests.waiting import until
+from tests.waiting import until, until_locked
 from tracker_daemon import metrics
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured, TrackerError
@@ -28,6 +29,7 @@ from tracker_daemon.retention import TABLES, Retention, count, cutoff, move_hori
 from tracker_daemon.text_index import TextIndex
 
 if TYPE_CHECKING:
+    from tracker_daemon.embedded import PostgresServer
     from tracker_daemon.store import Store
 
 Rows = dict[str, set[UUID]]
@@ -341,14 +343,15 @@ async def test_what_is_still_to_come_is_no_cutoff(sql: asyncpg.Connection) -> No
 async def test_pruning_gives_way_to_whoever_holds_a_row_and_then_goes_on(
     dsn: str, store: Store, sql: asyncpg.Connection
 ) -> None:
-    await store.write(deliver(*(decision(timestamp=days_ago(31)) for _ in range(3))))
+    ids = [uuid4() for _ in range(3)]
+    await store.write(deliver(*(decision(id=str(id_), timestamp=days_ago(31)) for id_ in ids)))
     other = await asyncpg.connect(dsn)
     transaction = sql.transaction()
     await transaction.start()
-    await sql.execute("UPDATE llm_decisions SET pnl = 1 WHERE ctid = '(0,2)'")
+    await sql.execute("UPDATE llm_decisions SET pnl = 1 WHERE id = $1", ids[1])
     pruning_ = asyncio.create_task(pruned(other))
     for waiting in (1, 0):
-        await until(partial(sql.fetchval, f"SELECT count(*) = {waiting} FROM pg_locks WHERE NOT granted"))
+        await until_locked(sql, waiting)
     assert not pruning_.done()
     await transaction.commit()
     assert total(await pruning_)["llm_decisions"] == 3
@@ -358,17 +361,21 @@ async def test_pruning_gives_way_to_whoever_holds_a_row_and_then_goes_on(
 async def test_rows_that_a_trigger_keeps_are_complained_about(store: Store, sql: asyncpg.Connection) -> None:
     """Rather than asked for again and again."""
     await store.write(deliver(decision(timestamp=days_ago(31))))
+    await sql.execute("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     await sql.execute(
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
         "CREATE TRIGGER keep BEFORE DELETE ON llm_decisions FOR EACH ROW EXECUTE FUNCTION keep()"
     )
     with pytest.raises(Misconfigured, match="llm_decisions does not let its rows go"):
         await pruned(sql)
 
 
-async def test_rows_that_others_refer_to_are_complained_about(store: Store, sql: asyncpg.Connection) -> None:
+async def test_rows_that_others_refer_to_are_complained_about(
+    store: Store, sql: asyncpg.Connection, postgres_server: PostgresServer
+) -> None:
     await store.write(deliver(decision(timestamp=days_ago(31))))
     await sql.execute("CREATE TABLE orders AS SELECT id AS decision_id FROM llm_decisions")
+    if has_nodes(postgres_server):
+        await sql.execute("SELECT create_distributed_table('orders', 'decision_id')")
     await sql.execute(
         "ALTER TABLE orders ADD CONSTRAINT why FOREIGN KEY (decision_id) REFERENCES llm_decisions"
     )

@@ -264,7 +264,8 @@ async def test_it_has_no_right_but_these(
     granted = await sql.fetch(
         """
         WITH whole AS (
-            SELECT privilege_type, table_name FROM information_schema.table_privileges WHERE grantee = $1
+            SELECT privilege_type, table_name FROM information_schema.table_privileges
+            WHERE grantee = $1 AND table_name !~ '_[0-9]+$'
         )
         SELECT format('%s ON %s', privilege_type, table_name) FROM whole
         UNION ALL
@@ -287,22 +288,40 @@ async def test_no_right_is_superfluous(writer: str, sql: asyncpg.Connection, rig
     assert not await works(writer)
 
 
+async def sweeps(dsn: str, sql: asyncpg.Connection) -> bool:
+    """Have the role queue what queues have missed; False where a right is missing."""
+    settings = EmbeddingSettings(provider="openai", model=MODEL, dimensions=DIMENSIONS, max_characters=100)
+    store, parts = Store(dsn), (TextIndex(dsn), PromptEmbeddings(dsn, OpenAI(settings), settings))
+    await store.write(deliver(decision(), contract=EMBEDDING))
+    await store.close()
+    try:
+        for queue, part in zip(("llm_text_queue", "llm_prompt_queue"), parts, strict=True):
+            await sql.execute(f"DELETE FROM {queue}")
+            await part.look()
+            assert await sql.fetchval(f"SELECT count(*) FROM {queue}")
+    except Misconfigured:
+        return False
+    finally:
+        for part in parts:
+            await part.leave()
+    return True
+
+
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("right", ON_CITUS)
 async def test_on_citus_check_tells_whoever_lacks_what_it_asks_for(
     writer: str, sql: asyncpg.Connection, right: str
 ) -> None:
     """Word by word, and none of it is superfluous."""
-    await sql.execute(EMBEDDINGS.read_text("utf-8"))
     assert await works(writer)
-    assert await embeds(writer)
+    assert await sweeps(writer, sql)
     await sql.execute(f"REVOKE {right} FROM tracker_writer")
-    assert not (await works(writer) and await embeds(writer))
+    assert not (await works(writer) and await sweeps(writer, sql))
     ok, seen = await rights(writer)
     assert not ok
     await sql.execute(seen[seen.index("GRANT ") :])
     assert await works(writer)
-    assert await embeds(writer)
+    assert await sweeps(writer, sql)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +330,10 @@ async def test_on_citus_check_tells_whoever_lacks_what_it_asks_for(
         *NEITHER,
         "UPDATE llm_decisions SET content_hash = NULL",
         "UPDATE llm_dead_letters SET payload = ''",
-        "UPDATE trading_sessions SET created_at = now()",
+        pytest.param(
+            "UPDATE trading_sessions SET created_at = now()",
+            marks=pytest.mark.not_on_citus("ON CONFLICT asks there for the right to change a session"),
+        ),
         "UPDATE llm_alerts SET body = '{}'",
         "DELETE FROM llm_alerts",
         "DELETE FROM llm_scales",

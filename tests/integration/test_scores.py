@@ -218,6 +218,7 @@ async def test_only_the_latest_decisions_of_the_latest_agents_count(
     assert (found["agent", "momentum"].successes, found["agent", "momentum"].failures) == (3, 0)
 
 
+@pytest.mark.not_on_citus("its nodes plan for themselves")
 async def test_scores_are_read_without_reading_the_table(sql: asyncpg.Connection) -> None:
     """Ten agents' samples out of 20,000 decisions: index ranges, no scan."""
     await sql.execute(
