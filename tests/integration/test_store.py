@@ -272,7 +272,8 @@ async def test_a_missing_column_pauses_and_resumes_unaided(store: Store, sql: as
 async def test_a_killed_connection_is_no_fault_of_the_messages(store: Store, sql: asyncpg.Connection) -> None:
     assert await store.write(deliver(decision())) == ["stored"]
     await sql.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tracker-daemon'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'tracker-daemon' AND datname = current_database()"
     )
     assert await store.write(deliver(decision())) == ["stored"]
     assert [len(rows) for rows in await _tables(sql)] == [2, 0, 0]
