@@ -347,6 +347,7 @@ async def test_what_is_pruned_while_the_provider_is_asked_leaves_no_trace(
     assert await queued_for_index(sql) == set()
 
 
+@pytest.mark.not_on_citus("its patience is the coordinator's alone, and the row is locked on a node")
 async def test_a_writer_that_holds_a_row_is_given_way(
     dsn: str, sql: asyncpg.Connection, server: EmbeddingServer
 ) -> None:
