@@ -125,6 +125,7 @@ async def test_what_the_view_does_not_know_cannot_be_asked(record: asyncpg.Conne
                     await ask(record, wanted)
 
 
+@pytest.mark.not_on_citus("its nodes plan for themselves")
 @pytest.mark.parametrize("condition", ["agent_name = 'risk' AND created_at > now()", "created_at > now()"])
 async def test_filters_of_the_view_reach_the_indexes_of_the_table(
     condition: str, sql: asyncpg.Connection

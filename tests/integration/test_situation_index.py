@@ -319,8 +319,8 @@ async def test_a_step_in_the_middle_of_a_pruning_enters_nothing_that_goes(
     dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pruning has deleted it, and is not committed yet: the step waits for the pruning."""
-    patient = pruning._BEGIN.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
-    monkeypatch.setattr(pruning, "_BEGIN", patient)  # until the step has come, on a busy machine too
+    patient = pruning._LIMITS.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
+    monkeypatch.setattr(pruning, "_LIMITS", patient)  # until the step has come, on a busy machine too
     await store(dsn, *situations(20))
     await index_all(dsn)
     await store(dsn, {"rsi": 5}, timestamp=days_ago(31))

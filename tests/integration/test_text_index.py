@@ -247,7 +247,7 @@ async def test_it_sweeps_now_and_again_and_one_daemon_at_a_time(dsn: str, sql: a
 
 @pytest.mark.usefixtures("_impatient")
 async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said(dsn: str, sql: asyncpg.Connection) -> None:
-    await sql.execute("ALTER TABLE llm_text_index ADD CHECK (NOT document @@ 'poison')")
+    await sql.execute("ALTER TABLE llm_text_index ADD CONSTRAINT sane CHECK (NOT document @@ 'poison')")
     ids = await store(dsn, *map(words, range(30)), "poison", *map(words, range(30)))
     with capture_logs() as lines:
         async with running(TextIndex(dsn)):
@@ -260,7 +260,7 @@ async def test_what_cannot_be_indexed_holds_nothing_up_and_is_said(dsn: str, sql
         "log_level": "warning",
         "event": "a decision that no search will find",
         "decision": str(poisoned),
-        "reason": "SQLSTATE 23514 on llm_text_index, llm_text_index_document_check",
+        "reason": "SQLSTATE 23514 on llm_text_index, sane",
     }
     assert all(line == lines[0] for line in lines)  # once a sweep
 
@@ -306,8 +306,8 @@ async def test_a_step_in_the_middle_of_a_pruning_enters_nothing_that_goes(
     dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pruning has deleted it, and is not committed yet: the step waits for the pruning."""
-    patient = pruning._BEGIN.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
-    monkeypatch.setattr(pruning, "_BEGIN", patient)  # until the step has come, on a busy machine too
+    patient = pruning._LIMITS.replace("lock_timeout = '500ms'", "lock_timeout = '60s'")
+    monkeypatch.setattr(pruning, "_LIMITS", patient)  # until the step has come, on a busy machine too
     await old(dsn)
     index = TextIndex(dsn)
     async with sql.transaction():
