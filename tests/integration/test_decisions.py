@@ -233,6 +233,7 @@ async def test_a_list_has_no_context_that_is_too_large(dsn: str, sql: asyncpg.Co
     assert (whole.decision.context, whole.decision.cut) == ({"k": just + "x"}, False)
 
 
+@pytest.mark.not_on_citus("its nodes read the texts")
 async def test_a_list_reads_the_texts_of_its_page_alone(dsn: str, sql: asyncpg.Connection) -> None:
     """Also where all that it is about has to be sorted, as the planner likes to without statistics."""
     store = Store(dsn)

@@ -18,6 +18,8 @@ from tracker_daemon.queries import (
     successful_decisions,
 )
 
+pytestmark = pytest.mark.not_on_citus("its nodes plan for themselves")
+
 if TYPE_CHECKING:
     import asyncpg
 
