@@ -22,8 +22,10 @@ from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import EmbeddingSettings, load
 from tracker_daemon.daemon import DRAINED, Daemon
 from tracker_daemon.errors import InvalidQuestion
+from tracker_daemon.postgres import connected
 from tracker_daemon.queries import QUESTIONS
 from tracker_daemon.signals import Stop
+from tracker_daemon.situations.learning import due
 from tracker_daemon.store import Store
 
 if TYPE_CHECKING:
@@ -144,6 +146,12 @@ async def test_two_agents_see_the_same_answers(sides: dict[str, DecisionTracker]
     store = Store(dsn)
     await fill(store, decisions=400)
     await store.close()
+
+    async def learnt(connection: asyncpg.Connection) -> bool:
+        return await due(connection) is None
+
+    async with connected(dsn) as connection:  # a lesson in between would change what is near
+        await until(lambda: learnt(connection))
     for question in QUESTIONS_OF_AGENTS:
         one, other = [await question(tracker) for tracker in sides.values()]
         assert one == other

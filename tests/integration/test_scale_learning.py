@@ -126,6 +126,7 @@ async def test_what_is_of_the_future_large_or_unreadable_is_passed_over(
     assert [[*scales] for scales in (await kept(sql)).values()] == [[], [], ["x"]]
 
 
+@pytest.mark.not_on_citus("SET STORAGE is no change for it")
 async def test_what_is_large_only_once_it_is_fetched_is_passed_over(
     store: Store, sql: asyncpg.Connection
 ) -> None:
