@@ -25,21 +25,16 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_locked(sql: asyncpg.Connection, waiting: int = 1) -> None:
-    """Return as soon as so many wait for a lock, on whichever node of a cluster."""
-    on_citus = await sql.fetchval("SELECT to_regclass('citus_locks') IS NOT NULL")
-    locks = "citus_locks" if on_citus else "pg_locks"
-    await until(lambda: sql.fetchval(f"SELECT count(*) = {waiting} FROM {locks} WHERE NOT granted"))
-
-
 async def until_metric(name: str, value: float) -> None:
     """Return as soon as the metric without labels has the value."""
     await until(lambda: metrics.registry.get_sample_value(name) == value)
 
 
 async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
-    """Whether so many sessions of the server wait for a lock."""
-    return bool(await sql.fetchval("SELECT count(*) = $1 FROM pg_locks WHERE NOT granted", sessions))
+    """Whether so many sessions of the server wait for a lock, on whichever node of a cluster."""
+    on_citus = await sql.fetchval("SELECT to_regclass('citus_locks') IS NOT NULL")
+    locks = "citus_locks" if on_citus else "pg_locks"
+    return bool(await sql.fetchval(f"SELECT count(*) = $1 FROM {locks} WHERE NOT granted", sessions))
 
 
 async def round_trip(client: Client) -> None:

@@ -19,7 +19,7 @@ from tests.embeddings import indexed, nearest
 from tests.factory import EMBEDDING, days_ago, decision, deliver, outcome
 from tests.provider import MODEL, EmbeddingServer, answer, good, vector
 from tests.servers import Away
-from tests.waiting import until, until_locked, until_metric
+from tests.waiting import blocked, until, until_metric
 from tracker_daemon import metrics
 from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import EmbeddingSettings
@@ -675,7 +675,7 @@ async def test_one_that_freezes_in_the_middle_holds_up_nobody(
         async with running(frozen):
             async with sql.transaction():
                 await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
-                await until_locked(sql)
+                await until(lambda: blocked(sql, 1))
                 proxy.hold()
             await until(
                 lambda: sql.fetchval(

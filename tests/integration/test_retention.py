@@ -20,7 +20,7 @@ from tests.embeddings import nearest
 from tests.factory import days_ago, decision, deliver, outcome
 from tests.record import moved
 from tests.texts import index_all
-from tests.waiting import until, until_locked
+from tests.waiting import blocked, until
 from tracker_daemon import metrics
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured, TrackerError
@@ -351,7 +351,7 @@ async def test_pruning_gives_way_to_whoever_holds_a_row_and_then_goes_on(
     await sql.execute("UPDATE llm_decisions SET pnl = 1 WHERE id = $1", ids[1])
     pruning_ = asyncio.create_task(pruned(other))
     for waiting in (1, 0):
-        await until_locked(sql, waiting)
+        await until(partial(blocked, sql, waiting))
     assert not pruning_.done()
     await transaction.commit()
     assert total(await pruning_)["llm_decisions"] == 3

@@ -19,7 +19,7 @@ from tests.chaos.proxy import Fate, PostgresProxy
 from tests.conftest import has_nodes
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
 from tests.texts import waiting
-from tests.waiting import until, until_locked, until_metric
+from tests.waiting import blocked, until, until_metric
 from tracker_daemon import metrics, postgres
 from tracker_daemon.errors import Unavailable
 from tracker_daemon.messages import Message
@@ -285,7 +285,7 @@ async def test_a_write_cancelled_as_its_connection_is_cut_ends(store: Store, sql
     async with sql.transaction():
         await sql.execute("LOCK TABLE llm_decisions")
         writing = asyncio.create_task(store.write(deliver(decision())))
-        await until_locked(sql)
+        await until(lambda: blocked(sql, 1))
         store.abort()
         writing.cancel()
         await asyncio.wait({writing}, timeout=20)
@@ -1200,7 +1200,7 @@ async def test_writers_that_want_the_same_rows_wait_in_one_order(
             batch[10].message.identity,
         )
     writing = [asyncio.create_task(store.write(batch)), asyncio.create_task(rival.write(batch[::-1]))]
-    await until_locked(sql, 2)
+    await until(lambda: blocked(sql, 2))
     await transaction.rollback()
     mine, others = await asyncio.gather(*writing)
     assert {frozenset(results) for results in zip(mine, reversed(others), strict=True)} == {
