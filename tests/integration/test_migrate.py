@@ -307,6 +307,7 @@ async def test_a_migration_that_gets_no_lock_gives_up_and_names_itself(
     assert (await columns(sql, "llm_decisions"))["desk"] == "text"
 
 
+@pytest.mark.not_on_citus("no unique index without the id")
 async def test_an_index_whose_build_was_interrupted_is_built_anew(
     dsn: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
