@@ -255,8 +255,8 @@ async def reader(dsn: str, sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Con
     await store.close()
     role = f"reader_{uuid4().hex}"
     await sql.execute(
-        f"CREATE ROLE {role}; GRANT SELECT ON llm_decisions, llm_monitoring, llm_dead_letters TO {role}; "
-        f"SET ROLE {role}"
+        f"CREATE ROLE {role} LOGIN; "  # to the nodes of Citus
+        f"GRANT SELECT ON llm_decisions, llm_monitoring, llm_dead_letters TO {role}; SET ROLE {role}"
     )
     yield sql
     await sql.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
