@@ -46,8 +46,10 @@ SELECT (
     SELECT COALESCE(sum(cardinality(decisions)), 0) FROM llm_prompt_queue
 ) AS lacking, (
     SELECT GREATEST(count(*) - $1, 0) FROM llm_embedding_queue
-) AS queued,
-    EXISTS (SELECT FROM llm_embedding_index) OR EXISTS (SELECT FROM llm_embedding_queue) AS embedded
+) AS queued
+"""
+_EMBEDDED: Final = """
+SELECT EXISTS (SELECT 1 FROM llm_embedding_index) OR EXISTS (SELECT 1 FROM llm_embedding_queue)
 """
 _ESTIMATE: Final = "EXPLAIN (FORMAT JSON) SELECT FROM {source} WHERE {condition}"
 # A scan of the index goes on until it has enough that the filter lets through, or gives up. What else the
@@ -168,7 +170,7 @@ async def similar_prompts(
         exact=ids is None,
         left_out=0 if ids is None else outset["queued"],
         lacking=outset["lacking"],
-        embedded=outset["embedded"],
+        embedded=any(row["by_embedding"] for row in rows) or await connection.fetchval(_EMBEDDED),
         words_left_out=found.left_out,
         words_looked_at=found.looked_at,
     )
