@@ -26,7 +26,7 @@ FEW: Final = 20_000
 """Embeddings that are all compared, without asking the index which to compare."""
 CANDIDATES: Final = 2
 """What the index gives for each decision wanted."""
-EF_SEARCH: Final = 800
+EF_SEARCH: Final = 400
 """Among how many the index looks for the nearest, at a time."""
 MAX_QUEUED: Final = 20_000
 """Decisions of the index's queue that are compared; those beyond are left out."""
@@ -66,8 +66,13 @@ ORDER BY direction OPERATOR({vector}.<=>)
 LIMIT {candidates:d}
 """
 _QUEUED: Final = "SELECT decision_id FROM llm_embedding_queue ORDER BY decision_id DESC LIMIT $1"
-# Of numbers as they may be stored, float32 cannot hold the squares.
-_DISTANCE: Final = "{vector}.l2_normalize(prompt_embedding) OPERATOR({vector}.<=>) {asked}"
+# Of numbers as they may be stored, float32 cannot hold the squares; to look whether it can takes half as long
+# as to divide all by their length.
+_DISTANCE: Final = """
+CASE WHEN {vector}.vector_norm(prompt_embedding) BETWEEN 1e-15 AND 1e15
+    THEN prompt_embedding ELSE {vector}.l2_normalize(prompt_embedding)
+END OPERATOR({vector}.<=>) {asked}
+"""
 # Distances are taken of what is to be compared alone, however the planner goes about it (MATERIALIZED): to
 # read a stored embedding is what costs. Zeros have no direction: they are at NaN.
 _ALIKE: Final = f"""
@@ -75,8 +80,10 @@ WITH compared AS MATERIALIZED (
     SELECT id, created_at, {_DISTANCE} AS distance
     FROM {{source}} WHERE {{among}} AND {{condition}}
 ), by_embedding AS (
-    SELECT id, created_at, rank() OVER (ORDER BY distance) AS place
-    FROM compared WHERE distance <> 'NaN' ORDER BY distance, created_at DESC, id DESC LIMIT {{depth:d}}
+    SELECT id, created_at, rank() OVER (ORDER BY distance) AS place FROM (
+        SELECT * FROM compared WHERE distance <> 'NaN'
+        ORDER BY distance, created_at DESC, id DESC LIMIT {{depth:d}}
+    ) nearest
 ), by_words AS (
     SELECT * FROM unnest({{words}}::uuid[], {{times}}::timestamptz[], {{places}}::bigint[])
                   AS found (id, created_at, place)

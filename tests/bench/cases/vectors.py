@@ -273,17 +273,19 @@ class Race:
 
     async def _answer(self, name: str, agent: str, ask: Ask) -> tuple[float, float]:
         """Ask about each, and return the recall, and the 95th percentile of milliseconds."""
-        mine = self._directions[: self._stored]
-        if agent != EVERYBODY:
-            mine = mine[self._agents[: self._stored] == agent]
         await ask(self._asked[0])  # what is cold is another question
-        hits, wanted, milliseconds, cpu = 0, 0, [], []
+        answers, milliseconds, cpu = [], [], []
         server = self._sql.get_server_pid()
         for asked in self._asked:
             began, used = time.perf_counter(), time.process_time() + on_cpu(server)
-            distances = await ask(asked)
+            answers.append(await ask(asked))
             milliseconds.append((time.perf_counter() - began) * 1000)
             cpu.append((time.process_time() + on_cpu(server) - used) * 1000)
+        mine = self._directions[: self._stored]
+        if agent != EVERYBODY:
+            mine = mine[self._agents[: self._stored] == agent]
+        hits, wanted = 0, 0
+        for asked, distances in zip(self._asked, answers, strict=True):  # NumPy's threads keep cores busy
             nearest = np.sort(1 - mine @ (asked / np.linalg.norm(asked)))[:NEAREST]
             hits += sum(distance <= nearest[-1] + 1e-6 for distance in distances)
             wanted += len(nearest)
