@@ -87,7 +87,7 @@ FROM (
                        AS distance
             FROM (
                 SELECT decision_id, created_at, present, situation,
-                       CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost_of_it}) END AS shared,
+                       CASE WHEN present & {bits:d} = {bits:d} THEN 1 ELSE 1 - ({lost}) END AS shared,
                        {vector}.l1_distance(
                            situation OPERATOR({vector}.*) {slopes}::{vector}.vector, {target}::{vector}.vector
                        ) + ({unusual}) AS far
@@ -239,12 +239,11 @@ class _Places:
             vector=self._vector,
             bits=asking.bits,
             lacking=_lacking(asking),
-            lost_of_it=_lost(asking),
+            lost=_lost(asking),
             unusual=_apart(
                 {number: one for number, one in asking.axes.items() if one.unusual}, "(situation::real[])"
             ),
             apart=_apart(asking.axes, "at"),
-            lost=_lost(asking),
             made_at=bounded("created_at"),
             least=repr(max(asking.min_shared - _LEAST, _LEAST)),
             condition=condition,
@@ -285,11 +284,8 @@ def _apart(axes: Mapping[int, Asked], at: str) -> str:
 
 def _sum(has: str, terms: Mapping[int, str]) -> str:
     """SQL for the sum of the terms of those axes that a place has, or lacks; in floats, not in decimals."""
-    return (
-        "0"
-        if not terms
-        else " + ".join(
-            f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
-            for number, term in terms.items()
-        )
+    added = (
+        f"CASE WHEN present & {1 << number:d} {has} THEN ({term})::float8 ELSE 0 END"
+        for number, term in terms.items()
     )
+    return " + ".join(added) or "0"
