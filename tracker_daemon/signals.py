@@ -31,7 +31,7 @@ class Stop:
 
 @contextlib.contextmanager
 def heard(override: Callable[[], None]) -> Iterator[Stop]:
-    """Hear `STOPS` for the length of a block; SIGUSR1 calls `override`."""
+    """Hear `STOPS` for the length of a block; SIGUSR1 calls `override`. Afterwards they are ignored."""
     stop = Stop()
     loop = asyncio.get_running_loop()
     handlers = dict.fromkeys(STOPS, stop.ask) | {signal.SIGUSR1: override}
@@ -42,3 +42,4 @@ def heard(override: Callable[[], None]) -> Iterator[Stop]:
     finally:
         for number in handlers:
             loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)  # the end has begun, with an exit code of its own
