@@ -14,8 +14,7 @@ from tests.factory import decision, deliver
 from tests.integration.test_similar import Expected, ask, contexts, fill, leaves, study
 from tests.record import BEGIN, backdate, known, replay
 from tests.situations import few, index_all, waiting
-from tracker_daemon.queries import Filter, Situation
-from tracker_daemon.queries import candidates as module
+from tracker_daemon.queries import Filter, Situation, candidates, places
 
 if TYPE_CHECKING:
     import asyncpg
@@ -41,9 +40,9 @@ LIMIT = 5
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch, few: None) -> None:  # noqa: ARG001 - a fixture
     """Compare few of what the index finds, and look into few cells at once."""
-    monkeypatch.setattr(module, "PLACES", 30)
-    monkeypatch.setattr(module, "_FIRST_CELLS", 4)
-    monkeypatch.setattr(module, "_FIRST_CELLS_OF_SYMBOL", 4)
+    monkeypatch.setattr(candidates, "PLACES", 30)
+    monkeypatch.setattr(places, "_FIRST_CELLS", 4)
+    monkeypatch.setattr(places, "_FIRST_CELLS_OF_SYMBOL", 4)
 
 
 def lets_through(wanted: Filter, row: Row, *, resolved: bool) -> bool:
@@ -164,7 +163,7 @@ async def test_what_waits_for_the_index_is_compared_too_and_of_a_long_queue_the_
     whole = await ask(sql, asked, limit=100)
     assert [each.distance for each in whole.precedents] == [0] * 100
     assert (whole.waiting, whole.near) == (0, 250 + 10)
-    monkeypatch.setattr(module, "QUEUED_ROWS", 1)
+    monkeypatch.setattr(candidates, "QUEUED_ROWS", 1)
     some = await ask(sql, asked, limit=100)
     assert [each.distance for each in some.precedents[:51]] == [0] * 50 + [0.25 / 20]
     assert some.waiting == 200
@@ -199,7 +198,7 @@ async def test_a_cell_that_has_grown_is_looked_into(
     store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also by who has asked before, when another one was nearer."""
-    monkeypatch.setattr(module, "_FIRST_CELLS", 1)
+    monkeypatch.setattr(places, "_FIRST_CELLS", 1)
     numbers = [*range(31), *range(62, 95)]  # the first cut is at 62
     await store.write(deliver(*(decision(context={"rsi": number}) for number in numbers)))
     await study(sql)
@@ -217,7 +216,7 @@ async def test_those_of_the_nearest_are_compared_that_are_so_when_no_indicator_i
     store: Store, sql: asyncpg.Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the sum of all differences others are nearer, more than are compared."""
-    monkeypatch.setattr(module, "_FIRST_CELLS", 48)
+    monkeypatch.setattr(places, "_FIRST_CELLS", 48)
     others = [(number, number, number) for number in range(100)]
     somewhat = [(38, 62, 32)] * 12  # 0.45 away
     elsewhere = [(20, 80, 114)] * LIMIT  # 0.53, of which 1/3 counts
@@ -314,7 +313,7 @@ async def test_where_few_of_the_nearest_have_the_outcome_more_are_looked_up_and_
     failed = Filter(outcome="FAILURE")
     found = await _answer(sql, failed, rsi=60)
     assert ([each.id for each in found.precedents], found.by_index) == (far[::-1], True)
-    monkeypatch.setattr(module, "MOST_PLACES", 20)
+    monkeypatch.setattr(candidates, "MOST_PLACES", 20)
     found = await _answer(sql, failed, rsi=60)
     assert ([each.id for each in found.precedents], found.by_index) == (far[::-1], False)
 

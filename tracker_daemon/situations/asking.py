@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from tracker_daemon.situations.axes import Axes, Axis
     from tracker_daemon.situations.indicators import Indicator
@@ -59,6 +62,19 @@ class Asking(Struct, frozen=True):
             if not one.unusual:
                 slopes[number], target[number] = one.slope, one.coordinate * one.slope
         return slopes, target
+
+    def apart(self, present: NDArray[np.int64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far each place is: no indicator farther than its share; what is lacking counts neither way.
+
+        `present`: the axes that a place has, as bits. `at`: a row of coordinates for each.
+        """
+        far, shared = np.zeros(len(present)), np.ones(len(present))
+        for number, one in self.axes.items():
+            away = np.minimum(np.abs(at[:, number] - one.coordinate) * one.slope, one.share)
+            far += away * (present >> number & 1)
+        for number, share in self.shares.items():
+            shared -= share * (present >> number & 1 == 0)
+        return far / shared
 
 
 def asking_on(
