@@ -112,6 +112,7 @@ async def served(
     agent: Agent,
     server: NatsServer,
     dsn: str,
+    /,
     count: int = 1,
     embedding: Mapping[str, str] | None = None,
     **given: Any,

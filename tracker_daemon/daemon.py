@@ -206,10 +206,11 @@ class Daemon:
         await consumer.start()
         self._consumer = consumer
         if self._settings.query.enabled:
-            query, dsn = self._settings.query, self._settings.postgres.dsn.get_secret_value()
+            query, postgres = self._settings.query, self._settings.postgres
             redactor = self._settings.redact.redactor
             texts = TextEmbedder(self._settings.embedding, query.timeout_seconds, redactor)
-            self._beside.append(QueryService(self._client, query, texts, dsn))
+            dsn, cache = postgres.dsn.get_secret_value(), postgres.statement_cache
+            self._beside.append(QueryService(self._client, query, texts, dsn, statement_cache=cache))
 
     async def _prepare_database(self) -> None:
         postgres, dimensions = self._settings.postgres, self._settings.embedding.dimensions

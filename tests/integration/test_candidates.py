@@ -14,7 +14,7 @@ from tests.factory import decision, deliver
 from tests.integration.test_similar import Expected, ask, contexts, fill, leaves, study
 from tests.record import BEGIN, backdate, known, replay
 from tests.situations import few, index_all, waiting
-from tracker_daemon.queries import Filter, Situation, candidates, places
+from tracker_daemon.queries import Filter, Situation, candidates, places, reading, similar_decisions
 
 if TYPE_CHECKING:
     import asyncpg
@@ -316,6 +316,22 @@ async def test_where_few_of_the_nearest_have_the_outcome_more_are_looked_up_and_
     monkeypatch.setattr(candidates, "MOST_PLACES", 20)
     found = await _answer(sql, failed, rsi=60)
     assert ([each.id for each in found.precedents], found.by_index) == (far[::-1], False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "plans"), [({"rsi": 50}, "auto"), ({"note": "text 7", "rsi": 50}, "force_custom_plan")]
+)
+async def test_plans_are_kept_for_what_is_looked_up_by_cells_alone(
+    store: Store, sql: asyncpg.Connection, dsn: str, asked: dict[str, Any], plans: str
+) -> None:
+    made = ({"rsi": number, "note": f"text {number}"} for number in range(200))
+    await store.write(deliver(*(decision(context=context) for context in made)))
+    await study(sql)
+    await index_all(dsn)
+    async with reading(sql):
+        answer = await similar_decisions(sql, Situation(context=asked), Filter())
+        assert await sql.fetchval("SHOW plan_cache_mode") == plans
+    assert answer.by_index == (plans == "auto")
 
 
 async def test_nothing_near_is_said_by_the_index_too(store: Store, sql: asyncpg.Connection, dsn: str) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.asking import agent_on, served
 from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
 from tests.embeddings import nearest, waiting
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from tests.pgbouncer import PgBouncer
+    from tracker_daemon.embedded import NatsServer
     from tracker_daemon.queries import Question
 
 HOST = "127.0.0.1"
@@ -163,6 +165,18 @@ async def test_every_question(pooled: str) -> None:
     await store.close()
     assert None not in answers
     assert answers[: len(asked)] * 2 == answers
+
+
+@in_transaction_mode
+async def test_questions_to_a_dsn_of_their_own(pooled: str, dsn: str, nats_server: NatsServer) -> None:
+    """Although the daemon's own, which is no pooler's, may keep prepared statements."""
+    async with (
+        crowd(pooled),
+        agent_on(nats_server) as agent,
+        served(agent, nats_server, dsn, dsn=pooled),
+    ):
+        replies = await asyncio.gather(*(agent.ask("stats") for _ in range(30)))
+    assert {reply.code for reply in replies} == {"200"}
 
 
 @in_transaction_mode

@@ -34,10 +34,11 @@ _KNOWN: Final = ("symbol", "agent_name", "decision_type", "since", "until", "as_
 
 # Each decision is in the index or the queue once a sweep has seen them all. A generation counts for as long
 # as anything lies in it. The settings hold until the transaction ends: for a thousand cells the planner would
-# rather read the whole table, in parallel or by compiled code, which takes ten times as long.
+# rather read the whole table, in parallel or by compiled code, which takes ten times as long; and a prepared
+# statement may keep its plan, since cells and ids are looked up alike, whichever they are.
 _OUTSET: Final = """
 SELECT set_config('enable_seqscan', 'off', true), set_config('max_parallel_workers_per_gather', '0', true),
-       set_config('jit', 'off', true), ARRAY(
+       set_config('jit', 'off', true), set_config('plan_cache_mode', 'auto', true), ARRAY(
     SELECT ROW(generation, learnt_at) FROM llm_situation_axes
     WHERE EXISTS (SELECT 1 FROM llm_situation_axes WHERE swept_at IS NOT NULL)
       AND generation BETWEEN (SELECT min(cell) >> 16 FROM llm_situation_index)
@@ -61,6 +62,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('max_parallel_worke
 ) AS vector
 """
 
+_NOT_BY_INDEX: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+
 
 class Candidates(Struct, frozen=True):
     """Decisions to compare; `waiting`: so many others wait for a place in the index, or for a new one."""
@@ -79,6 +82,16 @@ async def candidates(
     """
     if any(getattr(wanted, name) is not None for name in Filter.__struct_fields__ if name not in _KNOWN):
         return None
+    found = await _indexed(connection, situation, wanted, limit, resolved=resolved)
+    if found is None:
+        await connection.execute(_NOT_BY_INDEX)
+    return found
+
+
+async def _indexed(
+    connection: Connection, situation: Situation, wanted: Filter, limit: int, *, resolved: bool
+) -> Candidates | None:
+    """The same for what the index knows of."""
     counting = situation.weighted()
     paths = [indicator.path for indicator, _ in counting]
     [outset] = await connection.fetch(_OUTSET, paths, wanted.as_of, QUEUED_ROWS)

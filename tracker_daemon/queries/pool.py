@@ -26,11 +26,22 @@ class Busy(Unavailable):
 class Reader:
     """Connections for questions, made when they are needed; open for the length of an `async with`."""
 
-    def __init__(self, dsn: str, connections: int = 4, seconds: float = TIMEOUT_SECONDS) -> None:
-        """Keep where to ask, on how many connections at most, and for how long one statement may take."""
-        # Without statement cache: each question is planned anew, and PgBouncer may stand in between.
+    def __init__(
+        self,
+        dsn: str,
+        connections: int = 4,
+        seconds: float = TIMEOUT_SECONDS,
+        *,
+        statement_cache: bool = False,
+    ) -> None:
+        """Keep where to ask, on how many connections at most, and for how long one statement may take.
+
+        `statement_cache` as in `connect`.
+        """
         self._pool = asyncpg.create_pool(
-            min_size=0, max_size=connections, connect=lambda *_, **__: connect(dsn, statement_cache=False)
+            min_size=0,
+            max_size=connections,
+            connect=lambda *_, **__: connect(dsn, statement_cache=statement_cache),
         )
         self._seconds = seconds
         self._free = asyncio.Semaphore(connections)

@@ -70,11 +70,28 @@ MAX_WORDS: Final = 500
 class QueryService:
     """Answers what is asked over NATS, beside other daemons that do, until it is cancelled."""
 
-    def __init__(self, client: Client, settings: QuerySettings, texts: TextEmbedder, dsn: str) -> None:
-        """`texts`: that are asked about, closed in the end; `dsn`: where to ask if `settings` have none."""
+    def __init__(
+        self,
+        client: Client,
+        settings: QuerySettings,
+        texts: TextEmbedder,
+        dsn: str,
+        *,
+        statement_cache: bool = True,
+    ) -> None:
+        """`texts`: that are asked about, closed in the end; `dsn`: where to ask if `settings` have none.
+
+        `statement_cache` is about that `dsn`; before another one may stand what keeps no statements.
+        """
         self._client = client
         self._settings = settings
-        self._dsn = settings.dsn.get_secret_value() if settings.dsn else dsn
+        own = settings.dsn
+        self._reader = partial(
+            Reader,
+            own.get_secret_value() if own else dsn,
+            seconds=settings.timeout_seconds,
+            statement_cache=statement_cache and own is None,
+        )
         self._texts = texts
         self._tasks = Tasks(client)
         self._readers: tuple[Reader, ...] = ()
@@ -90,8 +107,7 @@ class QueryService:
         self._room = self._client.max_payload - FRAME_BYTES
         config = ServiceConfig(NAME, __version__, "What was decided, and what came of it")
         service = Service(cast("Client", self._tasks), config)
-        connections, seconds = self._settings.connections, self._settings.timeout_seconds
-        asking, recalling = Reader(self._dsn, connections, seconds), Reader(self._dsn, 1, seconds)
+        asking, recalling = self._reader(self._settings.connections), self._reader(1)
         async with asking, recalling:
             self._readers = (asking, recalling)
             memory = Memory(recalling.connection)

@@ -231,9 +231,9 @@ async def _record(sql: asyncpg.Connection) -> Record:
 async def _ask(
     stage: Stage, record: Record, asked: list[dict[str, Any]], chosen: dict[str, Any], measure: str
 ) -> list[Line]:
-    """How long each answer takes, and how many of the ten nearest it holds."""
+    """How long each answer takes, and how many of the ten nearest it holds; as a daemon answers."""
     recalls, milliseconds, cpu = [], [], []
-    async with connected(stage.dsn, statement_cache=False) as connection:
+    async with connected(stage.dsn) as connection:
         for situation in asked:
             await _timed(connection, situation, chosen)
             answer, took, used = await _timed(connection, situation, chosen)

@@ -106,11 +106,12 @@ async def gather_facts(
         as_of = await connection.fetchval("SELECT now()")
         chosen = replace(wanted, until=min(as_of, wanted.until or as_of))
     anybody = replace(chosen, agent_name=None, model=None)
-    similar = await similar_decisions(connection, situation, anybody, PRECEDENTS, resolved=True)
     record = await decision_stats(connection, chosen, maturity=maturity)
     worth = await calibration(connection, chosen, maturity=maturity)
     undecided = await recent_decisions(connection, replace(chosen, outcome="PENDING"), LISTED)
     recent = await recent_decisions(connection, chosen, 2 * LISTED)
+    # After the others: what it sets for its plans holds until the transaction ends.
+    similar = await similar_decisions(connection, situation, anybody, PRECEDENTS, resolved=True)
     open_ = [row.id for row in undecided.rows]
     latest = [row for row in recent.rows if row.id not in open_][:LISTED]
     ids = [each.id for each in similar.precedents] + open_ + [row.id for row in latest]
