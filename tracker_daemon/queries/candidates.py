@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -14,10 +13,7 @@ from tracker_daemon.situations.asking import asking_on
 from tracker_daemon.situations.generations import known
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tracker_daemon.postgres import Connection
-    from tracker_daemon.queries.places import Near
     from tracker_daemon.queries.situation import Situation
 
 PLACES: Final = 200
@@ -114,26 +110,23 @@ async def _indexed(
 
 
 async def _chosen(places: Places, look: Look, limit: int, *, resolved: bool) -> list[UUID] | None:
-    """The nearest that the whole filter chooses; None: of very many, too few have the outcome."""
+    """What to compare: the nearest that the whole filter chooses. None: of many, too few have the outcome.
+
+    Where not all that is asked has axes, it is more: the rest may bring any of them forward.
+    """
     enough = max(PLACES, 5 * limit)
+    placed = look.asking.part >= 1 - LEAST
+    compared = COMPARED * limit if placed else enough
     if not resolved and places.wanted.outcome is None:
-        return _compared(look, await places.nearest(look, limit, enough), limit)
+        return [each.decision_id for each in (await places.nearest(look, limit, enough))[:compared]]
     count = 2 * limit
     while True:
-        near = await places.nearest(look, count, max(2 * count, enough))
-        passing = await places.passing([each.decision_id for each in near], resolved=resolved)
-        chosen = [each for each in near if each.decision_id in passing]
-        if sum(each.decision_id in passing for each in near[:count]) >= limit or len(near) < count:
-            return _compared(look, chosen[:enough], limit)
+        near = [each.decision_id for each in await places.nearest(look, count, max(2 * count, enough))]
+        if placed:
+            near = near[: 2 * count]
+        passing = await places.passing(near, resolved=resolved)
+        if len(passing.intersection(near[:count])) >= limit or len(near) < count:
+            return [id_ for id_ in near if id_ in passing][:compared]
         if count >= MOST_PLACES:
             return None
         count = min(count * GROWTH, MOST_PLACES)
-
-
-def _compared(look: Look, near: Sequence[Near], limit: int) -> list[UUID]:
-    """What to compare of these: the nearest, where all that is asked has axes; else all."""
-    if look.asking.part < 1 - LEAST:
-        return [each.decision_id for each in near]
-    ranked = sorted(near, key=attrgetter("created_at"), reverse=True)
-    ranked.sort(key=attrgetter("apart"))
-    return [each.decision_id for each in ranked[: COMPARED * limit]]

@@ -122,7 +122,8 @@ class Places:
     async def nearest(self, look: Look, count: int, most: int) -> list[Near]:
         """So many at `most`, the nearest first, with the `count` nearest among them that are near at all.
 
-        Cells are looked into, the nearest first, until no other can hold what is nearer than these.
+        Cells are looked into, the nearest first, until no other can hold what is nearer than these. Of places
+        equally near the latest is first.
         """
         found: list[Near] = []
         bounds, far = look.known.cells.bounds(look.asking), math.inf
@@ -138,7 +139,8 @@ class Places:
             found.sort(key=attrgetter("distance"))
             last = sorted(each.apart for each in found)[count - 1] if len(found) >= count else math.inf
             size, far = size * GROWTH, min(last, self._max_distance / look.asking.part)
-        return found[:most]
+        nearest = sorted(found[:most], key=attrgetter("created_at"), reverse=True)
+        return sorted(nearest, key=attrgetter("apart"))
 
     async def passing(self, ids: list[UUID], *, resolved: bool) -> set[UUID]:
         """Those of the decisions that have the outcome."""

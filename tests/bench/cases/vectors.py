@@ -160,7 +160,7 @@ async def _database(stage: Stage) -> asyncpg.Connection:
     await stage.sql.execute("CREATE DATABASE prompts")
     dsn = stage.postgres.dsn("prompts")
     await migrate(dsn, LOCAL_DIMENSIONS)
-    sql = await asyncpg.connect(dsn, statement_cache_size=0)
+    sql = await asyncpg.connect(dsn)
     await register_vector(sql)
     await sql.execute(_MAKE_SIGNS)
     return sql
