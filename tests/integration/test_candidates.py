@@ -231,6 +231,25 @@ async def test_those_of_the_nearest_are_compared_that_are_so_when_no_indicator_i
     assert (found.by_index, found.looked_at) == (True, 2 * LIMIT)
 
 
+async def test_what_has_no_axis_may_bring_any_of_the_nearest_forward(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """More are as near in all else than would be compared without it."""
+    alike = [{"rsi": 50, "vix": 3, "atr": 2, "note": f"text {number}"} for number in range(25)]
+    others = [
+        {"rsi": number, "vix": number % 7, "atr": number % 5, "note": f"other {number}"}
+        for number in range(100)
+    ]
+    batch = deliver(*(decision(context=context) for context in (*alike, *others)))
+    await store.write(batch)
+    await study(sql)
+    await index_all(dsn)
+    situation = Situation(context=alike[7], weights={"note": 1})
+    found = await ask(sql, situation, limit=1)
+    assert [(each.id, each.distance) for each in found.precedents] == [(batch[7].message.identity, 0)]
+    assert found.by_index
+
+
 async def test_an_unusual_number_finds_what_is_so_too_and_else_hides_nothing(
     store: Store, sql: asyncpg.Connection, dsn: str
 ) -> None:
