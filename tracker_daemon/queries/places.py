@@ -62,8 +62,8 @@ FROM (
     ORDER BY distance, created_at DESC LIMIT {most}
 ) nearest
 """
-# By the primary key: the planner would look all of a symbol up, too. The columns of `_KNOWN` alone, which
-# come from the nodes of Citus to the coordinator.
+# By the primary key: the planner would look all of a symbol up, too. The columns that are asked about alone,
+# which come from the nodes of Citus to the coordinator.
 _PASSING: Final = """
 SELECT id FROM (
     SELECT id, symbol, agent_name, decision_type, created_at, outcome
