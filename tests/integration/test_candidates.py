@@ -231,6 +231,20 @@ async def test_those_of_the_nearest_are_compared_that_are_so_when_no_indicator_i
     assert (found.by_index, found.looked_at) == (True, 2 * LIMIT)
 
 
+async def test_what_has_no_time_is_no_precedent(store: Store, sql: asyncpg.Connection, dsn: str) -> None:
+    """As in a table that was adopted; it is the nearest of all."""
+    batch = deliver(*(decision(context={"rsi": number}) for number in range(60)))
+    await store.write(batch)
+    await sql.execute("ALTER TABLE llm_decisions ALTER created_at DROP NOT NULL")
+    timeless = batch[30].message.identity
+    await sql.execute("UPDATE llm_decisions SET created_at = NULL WHERE id = $1", timeless)
+    await study(sql)
+    await index_all(dsn)
+    found = await ask(sql, Situation(context={"rsi": 30}), limit=LIMIT)
+    assert [each.indicators[0].value for each in found.precedents] == [31, 29, 32, 28, 33]
+    assert found.by_index
+
+
 async def test_what_has_no_axis_may_bring_any_of_the_nearest_forward(
     store: Store, sql: asyncpg.Connection, dsn: str
 ) -> None:

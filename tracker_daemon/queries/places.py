@@ -36,7 +36,8 @@ _FIRST_CELLS_OF_SYMBOL: Final = 512
 
 # Most places have all that is asked: for the others, what they lack is taken back. Numbers are parameters: a
 # question about the same indicators is the same text, which a connection may keep prepared. Each vector is in
-# a SELECT of its own, so that it is read once and not for each place.
+# a SELECT of its own, so that it is read once and not for each place. What has no time is left out last: as a
+# condition on the index it would be compared with every place in it.
 _NEAREST: Final = """
 SELECT decision_id, {made_at} AS created_at, distance, present, {vector}.vector_send(situation) AS situation
 FROM (
@@ -53,12 +54,12 @@ FROM (
                        (SELECT {target}::text::{vector}.vector)
                    ) + ({unusual}) AS far
             FROM llm_situation_index
-            WHERE cell = ANY({cells}::text::int[]) AND created_at IS NOT NULL AND {condition}
+            WHERE cell = ANY({cells}::text::int[]) AND {condition}
             OFFSET 0
         ) placed
         OFFSET 0
     ) compared
-    WHERE distance <= {farthest}
+    WHERE distance <= {farthest} AND created_at IS NOT NULL
     ORDER BY distance, created_at DESC LIMIT {most}
 ) nearest
 """
