@@ -115,6 +115,8 @@ async def served(
     /,
     count: int = 1,
     embedding: Mapping[str, str] | None = None,
+    *,
+    statement_cache: bool = True,
     **given: Any,
 ) -> AsyncIterator[None]:
     """So many services answer for the length of a block, each with a client of its own."""
@@ -128,7 +130,7 @@ async def served(
             for _ in clients
         ]
         services = (
-            QueryService(client, settings.query, each, dsn)
+            QueryService(client, settings.query, each, dsn, statement_cache=statement_cache)
             for client, each in zip(clients, texts, strict=True)
         )
         async with running(*services):

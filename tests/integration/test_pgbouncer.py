@@ -168,13 +168,20 @@ async def test_every_question(pooled: str) -> None:
 
 
 @in_transaction_mode
-async def test_questions_to_a_dsn_of_their_own(pooled: str, dsn: str, nats_server: NatsServer) -> None:
-    """Although the daemon's own, which is no pooler's, may keep prepared statements."""
-    async with (
-        crowd(pooled),
-        agent_on(nats_server) as agent,
-        served(agent, nats_server, dsn, dsn=pooled),
-    ):
+@pytest.mark.parametrize("by", ["a DSN of their own", "the setting"])
+async def test_questions_over_nats_without_prepared_statements(
+    pooled: str, dsn: str, nats_server: NatsServer, by: str
+) -> None:
+    """By a DSN of their own although the daemon's, which is no pooler's, may keep them."""
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(crowd(pooled))
+        agent = await stack.enter_async_context(agent_on(nats_server))
+        serving = (
+            served(agent, nats_server, pooled, statement_cache=False)
+            if by == "the setting"
+            else served(agent, nats_server, dsn, dsn=pooled)
+        )
+        await stack.enter_async_context(serving)
         replies = await asyncio.gather(*(agent.ask("stats") for _ in range(30)))
     assert {reply.code for reply in replies} == {"200"}
 

@@ -21,7 +21,7 @@ PLACES: Final = 200
 COMPARED: Final = 2
 """Places that an answer compares for each precedent, where the index has axes for all that is asked."""
 MOST_PLACES: Final = 10_000
-"""Where the outcome matters: it is looked up for so many."""
+"""Where the outcome matters: it is looked up for twice so many at most."""
 QUEUED_ROWS: Final = 10
 """Of the queue, the last ones, up to 1,000 decisions, which are compared, too."""
 

@@ -77,7 +77,7 @@ class QueryService:
         texts: TextEmbedder,
         dsn: str,
         *,
-        statement_cache: bool = True,
+        statement_cache: bool,
     ) -> None:
         """`texts`: that are asked about, closed in the end; `dsn`: where to ask if `settings` have none.
 

@@ -231,7 +231,10 @@ async def _record(sql: asyncpg.Connection) -> Record:
 async def _ask(
     stage: Stage, record: Record, asked: list[dict[str, Any]], chosen: dict[str, Any], measure: str
 ) -> list[Line]:
-    """How long each answer takes, and how many of the ten nearest it holds; as a daemon answers."""
+    """How long each answer takes, and how many of the ten nearest it holds.
+
+    As a daemon answers an agent that asks again about the same indicators: its statements are prepared.
+    """
     recalls, milliseconds, cpu = [], [], []
     async with connected(stage.dsn) as connection:
         for situation in asked:
