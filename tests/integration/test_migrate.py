@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -232,7 +232,8 @@ async def weak(database: str, empty: asyncpg.Connection) -> AsyncIterator[str]:
     """The DSN of a role that may connect to the empty database, and nothing else."""
     role, parts = f"weak_{uuid4().hex}", urlsplit(database)
     await empty.execute(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'")
-    yield f"postgresql://{role}:s3cret@{parts.hostname}:{parts.port}{parts.path}"
+    [sslmode] = parse_qs(parts.query).get("sslmode", ["prefer"])
+    yield f"postgresql://{role}:s3cret@{parts.hostname}:{parts.port}{parts.path}?sslmode={sslmode}"
     await empty.execute(f"DROP OWNED BY {role}")
     await empty.execute(f"DROP ROLE {role}")
 
@@ -262,7 +263,7 @@ async def test_a_wrong_password_is_no_reason_to_give_up_and_is_not_said(weak: st
     with pytest.raises(Misconfigured, match="password authentication failed") as caught:
         await migrate(weak.replace("s3cret", "wr0ng"), DIMENSIONS)
     assert "wr0ng" not in str(caught.value)
-    assert f"(at {weak.rpartition('@')[2]})" in str(caught.value)
+    assert f"(at {weak.rpartition('@')[2].partition('?')[0]})" in str(caught.value)
 
 
 async def test_a_database_that_is_away_is_worth_waiting_for() -> None:
