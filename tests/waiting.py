@@ -11,7 +11,6 @@ from tracker_daemon import metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import asyncpg
     from nats.aio.client import Client
 
 
@@ -28,13 +27,6 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
 async def until_metric(name: str, value: float) -> None:
     """Return as soon as the metric without labels has the value."""
     await until(lambda: metrics.registry.get_sample_value(name) == value)
-
-
-async def blocked(sql: asyncpg.Connection, sessions: int) -> bool:
-    """Whether so many sessions of the server wait for a lock, on whichever node of a cluster."""
-    on_citus = await sql.fetchval("SELECT to_regclass('citus_locks') IS NOT NULL")
-    locks = "citus_locks" if on_citus else "pg_locks"
-    return bool(await sql.fetchval(f"SELECT count(*) = $1 FROM {locks} WHERE NOT granted", sessions))
 
 
 async def round_trip(client: Client) -> None:

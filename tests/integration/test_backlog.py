@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -17,8 +18,9 @@ from tests import embeddings, texts
 from tests.chaos.proxy import PostgresProxy
 from tests.chores import running
 from tests.conftest import DIMENSIONS
+from tests.locks import advisory_locks, blocked
 from tests.servers import Away
-from tests.waiting import blocked, until, until_metric
+from tests.waiting import until, until_metric
 from tracker_daemon.backlog import FIRST_ROWS, LOOK_SECONDS, MAX_ROWS
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.lease import Lease
@@ -237,23 +239,25 @@ async def test_one_that_freezes_in_the_middle_holds_up_nobody(
 ) -> None:
     """The server ends the step that it has begun; the next one is another's once the lease has expired."""
     stored = await kind.store(dsn, FIRST_ROWS)
-    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+    async with PostgresProxy(lambda: postgres_server.port) as proxy, AsyncExitStack() as exits:
         frozen = kind.chore(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
-        async with running(frozen):
-            async with sql.transaction():
-                await sql.execute(f"LOCK TABLE llm_{kind.name} IN EXCLUSIVE MODE")
-                await until(lambda: blocked(sql, 1))
-                proxy.hold()
+        async with sql.transaction():
+            await sql.execute(f"LOCK TABLE llm_{kind.name} IN EXCLUSIVE MODE")
+            await exits.enter_async_context(running(frozen))
+            await until(lambda: blocked(sql, 1))
+            proxy.hold()
+        await until(lambda: kind.nothing_waits(sql))
+        stored |= await kind.store(dsn, 12)
+        # However slow the machine is.
+        await sql.execute("UPDATE tracker_leases SET expires_at = 'infinity'")
+        assert not await Lease(kind.name).take(sql)
+        async with running(kind.chore(dsn)):
+            await sql.execute("UPDATE tracker_leases SET expires_at = renewed_at")
             await until(lambda: kind.nothing_waits(sql))
-            stored |= await kind.store(dsn, 12)
-            assert not await Lease(kind.name).take(sql)
-            async with running(kind.chore(dsn)):
-                await sql.execute("UPDATE tracker_leases SET expires_at = renewed_at")
-                await until(lambda: kind.nothing_waits(sql))
-            assert await kind.indexed(sql) == stored
-            proxy.release()
-            stored |= await kind.store(dsn, 1)
-            await until(lambda: kind.nothing_waits(sql))
+        assert await kind.indexed(sql) == stored
+        proxy.release()
+        stored |= await kind.store(dsn, 1)
+        await until(lambda: kind.nothing_waits(sql))
     assert await kind.indexed(sql) == stored
 
 
@@ -336,7 +340,7 @@ async def test_it_needs_no_session_of_its_own(kind: Kind, dsn: str, sql: asyncpg
         await index.look()
         assert index._connection is not None
         assert await index._connection.fetch("SELECT * FROM pg_prepared_statements") == []
-        assert not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert not await advisory_locks(sql)
         await index._close()
     await index.leave()
     assert await kind.indexed(sql) == stored

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from tests.acceptance.stream import stream_on
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, message
-from tests.waiting import blocked, until
+from tests.locks import blocked
+from tests.waiting import until
 from tracker_daemon.config import load
 from tracker_daemon.consumer import JetStreamConsumer
 from tracker_daemon.daemon import DRAINED, WORK_LEFT, Daemon, run

@@ -16,6 +16,7 @@ from tests.certificates import Authority
 from tests.conftest import DIMENSIONS
 from tests.embeddings import nearest, waiting
 from tests.factory import decision, deliver, outcome
+from tests.locks import advisory_locks
 from tests.waiting import until_metric
 from tracker_daemon import metrics
 from tracker_daemon.config import load
@@ -50,10 +51,6 @@ if TYPE_CHECKING:
     from tracker_daemon.queries import Question
 
 HOST = "127.0.0.1"
-ADVISORY_LOCKS = """
-SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-WHERE locktype = 'advisory' AND datname = current_database()
-"""
 
 in_either_mode = pytest.mark.parametrize("bouncer", ["session", "transaction"], indirect=True)
 in_session_mode = pytest.mark.parametrize("bouncer", ["session"], indirect=True)
@@ -212,7 +209,7 @@ async def test_migrations_of_which_one_waits_for_the_other(
         await check_schema(pooled, DIMENSIONS)
     assert sorted(map(len, done)) == [0, 0, len(migrations())]
     async with connected(database) as connection:
-        assert await connection.fetchval(ADVISORY_LOCKS) == 0
+        assert await advisory_locks(connection) == 0
 
 
 @in_transaction_mode

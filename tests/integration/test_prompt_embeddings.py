@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -17,9 +18,10 @@ from tests.chores import running
 from tests.conftest import DIMENSIONS
 from tests.embeddings import indexed, nearest
 from tests.factory import EMBEDDING, days_ago, decision, deliver, outcome
+from tests.locks import blocked
 from tests.provider import MODEL, EmbeddingServer, answer, good, vector
 from tests.servers import Away
-from tests.waiting import blocked, until, until_metric
+from tests.waiting import until, until_metric
 from tracker_daemon import metrics
 from tracker_daemon.client import DecisionTracker
 from tracker_daemon.config import EmbeddingSettings
@@ -670,23 +672,21 @@ async def test_one_that_freezes_in_the_middle_holds_up_nobody(
 ) -> None:
     """The server ends what it has begun, and its rows are free for the projection of outcomes."""
     ids = await store(dsn, "Buy?")
-    async with PostgresProxy(lambda: postgres_server.port) as proxy:
+    async with PostgresProxy(lambda: postgres_server.port) as proxy, AsyncExitStack() as exits:
         frozen = chore(dsn.replace(f":{postgres_server.port}/", f":{proxy.port}/"), server)
-        async with running(frozen):
-            async with sql.transaction():
-                await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
-                await until(lambda: blocked(sql, 1))
-                proxy.hold()
-            await until(
-                lambda: sql.fetchval(
-                    "SELECT count(*) = 1 FROM llm_decisions WHERE prompt_embedding IS NOT NULL"
-                )
-            )
-            writer = Store(dsn)
-            await writer.write(deliver(outcome(ids[0])))
-            await writer.close()
-            proxy.release()
-            await until(lambda: nothing_waits(sql))
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE llm_embedding_queue IN EXCLUSIVE MODE")
+            await exits.enter_async_context(running(frozen))
+            await until(lambda: blocked(sql, 1))
+            proxy.hold()
+        await until(
+            lambda: sql.fetchval("SELECT count(*) = 1 FROM llm_decisions WHERE prompt_embedding IS NOT NULL")
+        )
+        writer = Store(dsn)
+        await writer.write(deliver(outcome(ids[0])))
+        await writer.close()
+        proxy.release()
+        await until(lambda: nothing_waits(sql))
     assert await stored(sql) == made(ids, ["Buy?"])
     assert await sql.fetchval("SELECT outcome FROM llm_decisions") == "SUCCESS"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.embeddings import direction, indexed, queue, store, waiting
-from tests.waiting import blocked, until
+from tests.locks import blocked
+from tests.waiting import until
 from tracker_daemon.embeddings import EmbeddingIndex, estimate
 from tracker_daemon.embeddings.prompts import fill, of_models
 from tracker_daemon.postgres import connected

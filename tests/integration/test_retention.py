@@ -18,9 +18,10 @@ from tests.chores import running
 from tests.conftest import has_nodes
 from tests.embeddings import nearest
 from tests.factory import days_ago, decision, deliver, outcome
+from tests.locks import blocked
 from tests.record import moved
 from tests.texts import index_all
-from tests.waiting import blocked, until
+from tests.waiting import until
 from tracker_daemon import metrics
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import Misconfigured, TrackerError

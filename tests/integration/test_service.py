@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.asking import agent_on, served
 from tests.conftest import DIMENSIONS
 from tests.factory import decision, deliver, outcome
+from tests.locks import blocked
 from tests.provider import MODEL, EmbeddingServer, good, vector
 from tests.provider import answer as answering
 from tests.record import BEGIN, known
@@ -287,7 +288,7 @@ async def test_a_service_that_stops_says_so_to_whoever_waits(
         with capture_logs() as lines:
             async with served(agent, nats_server, dsn, connections=1):
                 asking = [asyncio.create_task(agent.ask("recent")) for _ in range(3)]
-                await until(lambda: blocked(dsn))
+                await until(lambda: blocked(sql, 1))
         assert {(await task).answer for task in asking} == {"this daemon stops: ask again"}
     assert [line for line in lines if line["log_level"] != "info"] == []
 
@@ -325,16 +326,6 @@ async def recorded(dsn: str) -> int:
     async with connected(dsn) as connection:
         count: int = await connection.fetchval("SELECT count(*) FROM llm_decisions")
         return count
-
-
-async def blocked(dsn: str) -> bool:
-    """Whether somebody waits for a lock in the database."""
-    async with connected(dsn) as connection:
-        found: bool = await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity"
-            " WHERE wait_event_type = 'Lock' AND datname = current_database())"
-        )
-        return found
 
 
 async def test_the_maturity_window_of_the_settings_holds_where_a_question_gives_none(

@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 
 from tests.chores import running
 from tests.factory import days_ago, decision, deliver
+from tests.locks import blocked
 from tests.situations import bounds, few, generations, index_all, places, queue, waiting
-from tests.waiting import blocked, until, until_metric
+from tests.waiting import until, until_metric
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrations
 from tracker_daemon.postgres import connected

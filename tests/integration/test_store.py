@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 from tests.chaos.proxy import Fate, PostgresProxy
 from tests.conftest import has_nodes
 from tests.factory import CONTRACT, decision, deliver, delivery, message, outcome
+from tests.locks import blocked
 from tests.texts import waiting
-from tests.waiting import blocked, until, until_metric
+from tests.waiting import until, until_metric
 from tracker_daemon import metrics, postgres
 from tracker_daemon.errors import Unavailable
 from tracker_daemon.messages import Message

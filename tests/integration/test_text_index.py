@@ -16,8 +16,9 @@ from structlog.testing import capture_logs
 from tests.chores import running
 from tests.conftest import DIMENSIONS
 from tests.factory import days_ago, decision, deliver
+from tests.locks import blocked
 from tests.texts import index_all, indexed, nothing_waits, queue, store, waiting
-from tests.waiting import blocked, until, until_metric
+from tests.waiting import until, until_metric
 from tracker_daemon.backlog import LOOK_SECONDS
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrate, migrations
