@@ -47,17 +47,16 @@ class Cells:
 
     def bounds(self, asking: Asking) -> NDArray[np.float32]:
         """Leaf by leaf, how near anything there can be, or a little less; NaN where too little is shared."""
-        far, gap = (np.zeros(len(self._present), dtype=np.float32) for _ in range(2))
+        far, below, above = (np.zeros(len(self._present), dtype=np.float32) for _ in range(3))
         rounded = _ROUNDED
         for number, one in asking.axes.items():
             if not one.slope:  # what is flat is near everywhere, and infinity times 0 is no number
                 continue
-            np.maximum(self._low[number], one.coordinate, out=gap)
-            np.minimum(gap, self._high[number], out=gap)
-            gap -= one.coordinate
-            np.abs(gap, out=gap)
+            np.subtract(self._low[number], one.coordinate, out=below)
+            np.subtract(one.coordinate, self._high[number], out=above)
+            gap = np.maximum(below, above, out=below)
             gap *= one.slope
-            far += np.minimum(gap, one.share, out=gap)
+            far += np.clip(gap, 0, one.share, out=gap)
             rounded += abs(one.coordinate) * one.slope * _FLOAT32
         far -= rounded
         lacking = np.flatnonzero(self._present & asking.bits != asking.bits)
