@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -21,7 +23,7 @@ from tracker_daemon.doctor import postgres
 from tracker_daemon.embeddings import EmbeddingIndex
 from tracker_daemon.errors import SchemaError
 from tracker_daemon.postgres import connected
-from tracker_daemon.queries import Filter, reading, search
+from tracker_daemon.queries import Filter, Situation, reading, search, similar_decisions
 from tracker_daemon.store import Store
 from tracker_daemon.store.dead_letters import Filter as Letters
 from tracker_daemon.store.dead_letters import replay
@@ -268,3 +270,18 @@ async def test_letters_are_replayed_with_sessions_of_their_own(empty: str) -> No
         await connection.execute("ALTER TABLE llm_decisions DROP CONSTRAINT sane")
         replayed = [letter.result async for letter in replay(connection, Letters(), CONTRACT)]
     assert replayed == ["stored"] * 8
+
+
+@pytest.mark.parametrize("as_of", [None, datetime(2026, 3, 1, tzinfo=UTC)])
+async def test_a_node_sends_no_more_situations_than_are_compared(empty: str, as_of: datetime | None) -> None:
+    """Each its latest, of which the coordinator takes as many; without an index of situations."""
+    await distribute(empty)
+    asked: list[Any] = []
+    async with connected(empty) as connection, reading(connection):
+        with connection.query_logger(asked.append):
+            await similar_decisions(connection, Situation(context={"rsi": 62}), Filter(as_of=as_of))
+        plan = await connection.fetch(f"EXPLAIN {asked[-1].query}", *asked[-1].args)
+    tasks = "\n".join(row[0] for row in plan).split("->  Task\n")
+    of_decisions = [task for task in tasks if "llm_decisions_" in task]
+    assert of_decisions
+    assert all(re.match(r" *Node: .*\n *->  Limit", task) for task in of_decisions)

@@ -34,11 +34,15 @@ MAX_PRECEDENTS: Final = 100
 TEXT_CHARS: Final = 100
 """Characters of a text among the indicators of a precedent."""
 
+# Numbered last: a node of Citus that numbered its own would send all of them.
 _CANDIDATES: Final = """
-SELECT id, created_at, {made_at} AS made_at, agent_name, decision_type, symbol, model, action, confidence,
-       outcome, pnl, context, row_number() OVER (ORDER BY created_at DESC, id DESC) AS number
-FROM {source} WHERE {condition} AND context IS NOT NULL AND created_at IS NOT NULL
-ORDER BY created_at DESC, id DESC LIMIT {most:d} + 1
+SELECT *, row_number() OVER (ORDER BY created_at DESC, id DESC) AS number
+FROM (
+    SELECT id, created_at, {made_at} AS made_at, agent_name, decision_type, symbol, model, action, confidence,
+           outcome, pnl, context
+    FROM {source} WHERE {condition} AND context IS NOT NULL AND created_at IS NOT NULL
+    ORDER BY created_at DESC, id DESC LIMIT {most:d} + 1
+) latest
 """
 # In decimals all the way: no number is too large, and equal distances are equal whatever they add up from.
 # `||` fetches a context that lies beside its table once, and not for each indicator.
