@@ -136,13 +136,16 @@ async def run(bench: Bench) -> Result:
         bench.say("similar: making the index")
         result.lines += await _index(stage, count)
         record = await _record(stage.sql)
+        filtered: list[float] = []
         for kind, (name, chosen) in product(("full", "sparse"), _FILTERS.items()):
             chance = random.Random(f"{kind} {name}")  # noqa: S311 - the same questions each time
             asked = [_situation(chance, readings, sparse=kind == "sparse") for _ in range(QUESTIONS)]
-            lines = await _ask(stage, record, asked, chosen, f"{kind}, {name}")
+            lines, milliseconds = await _ask(stage, record, asked, chosen, f"{kind}, {name}")
+            filtered += milliseconds if chosen else []
             for line in lines:
                 bench.say(f"similar: {line.measure}: {line.figure}")
             result.lines += lines
+    result.lines.append(_line("all that have a filter: milliseconds", filtered))
     return result
 
 
@@ -230,8 +233,8 @@ async def _record(sql: asyncpg.Connection) -> Record:
 
 async def _ask(
     stage: Stage, record: Record, asked: list[dict[str, Any]], chosen: dict[str, Any], measure: str
-) -> list[Line]:
-    """How long each answer takes, and how many of the ten nearest it holds.
+) -> tuple[list[Line], list[float]]:
+    """How many of the ten nearest each answer holds, and how long it takes, which is returned as well.
 
     As a daemon answers an agent that asks again about the same indicators: its statements are prepared.
     """
@@ -245,13 +248,17 @@ async def _ask(
             recalls.append(hits / len(nearest) if len(nearest) else 1.0)
             milliseconds.append(took)
             cpu.append(used)
-    p95 = percentile(milliseconds, 0.95)
     recall = sum(recalls) / len(recalls)
-    return [
+    lines = [
         Line(f"{measure}: recall@{NEAREST}", f"least {min(recalls):.2f}", spread([recall]), _RECALL),
-        Line(f"{measure}: milliseconds", _both(milliseconds), spread([p95]), _P95),
+        _line(f"{measure}: milliseconds", milliseconds),
         Line(f"{measure}: of these at work", _both(cpu)),
     ]
+    return lines, milliseconds
+
+
+def _line(measure: str, milliseconds: list[float]) -> Line:
+    return Line(measure, _both(milliseconds), spread([percentile(milliseconds, 0.95)]), _P95)
 
 
 def _both(milliseconds: list[float]) -> str:
