@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tracker_daemon.postgres import connected
+from tracker_daemon.situations.cells import bit_of
 from tracker_daemon.situations.index import SituationIndex
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ async def bounds(sql: asyncpg.Connection) -> dict[int, tuple[int, list[float], l
             [min(a, b if known else -math.inf) for a, b, known in zip(low, at, has, strict=True)],
             [max(a, b if known else math.inf) for a, b, known in zip(high, at, has, strict=True)],
         )
+    return found
+
+
+async def names(sql: asyncpg.Connection) -> dict[int, tuple[int, int]]:
+    """Of each cell the bits of its agents and of its symbols: by the places."""
+    found: dict[int, tuple[int, int]] = {}
+    for row in await sql.fetch(
+        "SELECT cell, agent_name, symbol FROM llm_situation_index WHERE cell IS NOT NULL"
+    ):
+        agents, symbols = found.get(row["cell"], (0, 0))
+        found[row["cell"]] = (agents | 1 << bit_of(row["agent_name"]), symbols | 1 << bit_of(row["symbol"]))
     return found
 
 

@@ -367,6 +367,38 @@ async def test_plans_are_kept_for_what_is_looked_up_by_cells_alone(
     assert answer.by_index == (plans == "auto")
 
 
+async def test_no_cell_of_others_alone_is_looked_into(
+    store: Store, sql: asyncpg.Connection, dsn: str
+) -> None:
+    """Neither by agent nor by symbol; whoever comes into a cell later is found there."""
+    for agent, symbol, numbers in (("momentum", "BTC", range(100)), ("risk", "ETH", range(100, 200))):
+        batch = (decision(context={"rsi": one}, agent_name=agent, symbol=symbol) for one in numbers)
+        await store.write(deliver(*batch))
+    await study(sql)
+    await index_all(dsn)
+    [(theirs,)] = await sql.fetch(
+        "SELECT array_agg(DISTINCT cell) FROM llm_situation_index WHERE agent_name = 'risk'"
+    )
+    looked_into: set[int] = set()
+
+    def see(statement: Any) -> None:
+        for cells in statement.args:
+            if isinstance(cells, str) and cells.startswith("{"):
+                looked_into.update(map(int, cells[1:-1].split(",")))
+
+    for chosen in ({"agent_name": "risk"}, {"symbol": "ETH"}, {"agent_name": "risk", "symbol": "ETH"}):
+        looked_into.clear()
+        with sql.query_logger(see):
+            answer = await ask(sql, Situation(context={"rsi": 95}), Filter(**chosen), limit=LIMIT)
+        assert [one.indicators[0].value for one in answer.precedents] == [100, 101, 102, 103, 104]
+        assert looked_into
+        assert looked_into <= set(theirs)
+    await store.write(deliver(decision(context={"rsi": 95}, agent_name="risk", symbol="ETH")))
+    await index_all(dsn)
+    answer = await ask(sql, Situation(context={"rsi": 95}), Filter(agent_name="risk"), limit=LIMIT)
+    assert [one.indicators[0].value for one in answer.precedents] == [95, 100, 101, 102, 103]
+
+
 async def test_nothing_near_is_said_by_the_index_too(store: Store, sql: asyncpg.Connection, dsn: str) -> None:
     await store.write(deliver(*(decision(context={"rsi": number, "vix": 5}) for number in range(200))))
     await study(sql)

@@ -18,12 +18,13 @@ from structlog.testing import capture_logs
 from tests.chores import running
 from tests.factory import days_ago, decision, deliver
 from tests.locks import blocked
-from tests.situations import bounds, few, generations, index_all, places, queue, waiting
+from tests.situations import bounds, few, generations, index_all, names, places, queue, waiting
 from tests.waiting import until, until_metric
 from tracker_daemon.lease import Lease
 from tracker_daemon.migrate import migrations
 from tracker_daemon.postgres import connected
 from tracker_daemon.retention import cutoff, move_horizon, prune, pruning
+from tracker_daemon.situations.cells import bit_of
 from tracker_daemon.situations.index import MAX_BYTES, SituationIndex
 from tracker_daemon.store import Store
 
@@ -208,6 +209,12 @@ async def reaches(sql: asyncpg.Connection) -> dict[int, tuple[int, list[float], 
     }
 
 
+async def named(sql: asyncpg.Connection) -> dict[int, tuple[int, int]]:
+    """What is kept of each cell's agents and symbols; bigint has a sign."""
+    rows = await sql.fetch("SELECT cell, agents, symbols FROM llm_situation_cells")
+    return {row["cell"]: (row["agents"] % 2**64, row["symbols"] % 2**64) for row in rows}
+
+
 async def changes(sql: asyncpg.Connection) -> dict[int, int]:
     return dict(await sql.fetch("SELECT cell, changed FROM llm_situation_cells"))
 
@@ -231,16 +238,46 @@ async def test_a_cell_reaches_as_far_as_its_places(dsn: str, sql: asyncpg.Connec
 
 
 @pytest.mark.usefixtures("few")
-async def test_what_was_placed_before_the_migration_is_reached_too(dsn: str, sql: asyncpg.Connection) -> None:
-    await store(dsn, *situations(100), {"rsi": 30}, {"trend": "up"}, None)
+async def test_a_cell_has_the_names_of_its_places(dsn: str, sql: asyncpg.Connection) -> None:
+    """Whichever of the 64 bits are theirs; and a cell that gets another one has changed."""
+    some = [f"agent {number}" for number in range(150)]
+    assert {bit_of(name) for name in some} >= {0, 63}
+    for name in some:
+        await store(dsn, *situations(3), agent_name=name, symbol=name.upper())
+    await store(dsn, *situations(60), agent_name="\u00fcber", symbol="\u20bf")
     await index_all(dsn)
-    reached = await reaches(sql)
-    await sql.execute("DROP FUNCTION llm_situation_cells_widen CASCADE; DROP TABLE llm_situation_cells")
-    [migration] = [each for each in migrations() if each.name == "situation_cells"]
-    async with sql.transaction():
-        await sql.execute(migration.sql)
-    assert await reaches(sql) == reached
+    assert await named(sql) == await names(sql)
+    before, had = await changes(sql), await named(sql)
+    await store(dsn, *situations(60), agent_name="momentum", symbol="\u20bf")
+    await store(dsn, *situations(60), agent_name="\u00fcber", symbol="BTC")
+    await index_all(dsn)
+    assert await named(sql) == await names(sql)
+    more = {cell for cell, bits in (await named(sql)).items() if had[cell] != bits}
+    after = await changes(sql)
+    assert more == {cell for cell in after if before[cell] != after[cell]} != set()
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_was_placed_before_the_migrations_is_reached_too(
+    dsn: str, sql: asyncpg.Connection
+) -> None:
+    await store(dsn, *situations(100), {"rsi": 30}, {"trend": "up"}, None)
+    await store(dsn, *situations(20), agent_name="\u00fcber", symbol="ETH")
+    await index_all(dsn)
+    reached, had = await reaches(sql), await named(sql)
+    await sql.execute(
+        "DROP FUNCTION llm_situation_cells_widen CASCADE; DROP FUNCTION llm_bit_of_name;"
+        " DROP TABLE llm_situation_cells"
+    )
+    for name in ("situation_cells", "situation_names"):
+        [migration] = [each for each in migrations() if each.name == name]
+        async with sql.transaction():
+            await sql.execute(migration.sql)
+    assert (await reaches(sql), await named(sql)) == (reached, had)
     assert len(reached) > 20
+    await store(dsn, {"rsi": 30}, agent_name="late")
+    await index_all(dsn)
+    assert await named(sql) == await names(sql) != had
 
 
 # A new place.

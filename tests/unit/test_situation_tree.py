@@ -12,7 +12,7 @@ import pytest
 from tracker_daemon.situations import Indicator, indicators
 from tracker_daemon.situations.asking import Asking, asking_on
 from tracker_daemon.situations.axes import FAR, MAX_AXES, Axes, Axis, Place, Values
-from tracker_daemon.situations.cells import Cells
+from tracker_daemon.situations.cells import Cells, bit_of
 from tracker_daemon.situations.tree import Cut, Grower, Tree, leaf
 
 SPREADS = {"rsi": 30.0, "macd.line": 1.5, "atr": 2.0, "flat": 0.0}
@@ -133,6 +133,29 @@ async def test_a_cell_reaches_as_far_as_what_lies_in_it() -> None:
     assert reached(cells, whole) == pytest.approx({1: 0.0, 3: 0.625}, abs=1e-5)
     flat = asked(axes, weighted({"a": 0.0, "b": 2.0}, a=1e-12), {"a": 1.0, "b": 1.0}, 0.5)
     assert reached(cells, flat) == pytest.approx({1: 0.0, 3: 0.5}, abs=1e-5)
+
+
+def test_a_cell_without_the_agent_or_the_symbol_is_known() -> None:
+    """But for those whose bit another one has; and what is named before it reaches anywhere counts."""
+    one, two, other, as_one = "agent 5", "agent 57", "agent 8", "agent 9"
+    assert [bit_of(name) for name in (one, two, other, as_one)] == [5, 63, 30, 5]
+    cells = Cells(0)
+    assert cells.without(one, None).tolist() == []
+    bits = [np.array([1 << bit_of(name)], dtype=np.uint64).astype(np.int64) for name in (one, two)]
+    cells.name(np.array([2]), bits[0], bits[1])
+    assert cells.without(one, None).tolist() == [True, True, False]
+    cells.name(np.array([1]), bits[1], bits[1])
+    cells.name(np.array([2]), bits[1], bits[1])
+    for agent, symbol, without in (
+        (None, None, [False, False, False]),
+        (one, None, [True, True, False]),
+        (two, None, [True, False, False]),
+        (two, two, [True, False, False]),
+        (one, one, [True, True, True]),
+        (other, None, [True, True, True]),
+        (as_one, None, [True, True, False]),
+    ):
+        assert cells.without(agent, symbol).tolist() == without
 
 
 async def test_a_cell_holds_about_as_many_as_another() -> None:

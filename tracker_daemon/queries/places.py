@@ -123,11 +123,12 @@ class Places:
     async def nearest(self, look: Look, count: int, most: int) -> list[Near]:
         """So many at `most`, the nearest first, with the `count` nearest among them that are near at all.
 
-        Cells are looked into, the nearest first, until no other can hold what is nearer than these. Of places
-        equally near the latest is first.
+        Cells are looked into, the nearest first, until no other can hold what is nearer than these; none that
+        has nothing by the agent or of the symbol. Of places equally near the latest is first.
         """
         found: list[Near] = []
         bounds, far = look.known.cells.bounds(look.asking), math.inf
+        bounds[look.known.cells.without(self.wanted.agent_name, self.wanted.symbol)] = np.nan
         first = _FIRST_CELLS if self.wanted.symbol is None else _FIRST_CELLS_OF_SYMBOL
         size = max(first, int(np.count_nonzero(bounds <= LEAST)))
         while len(cells := np.flatnonzero(bounds <= far + LEAST)):

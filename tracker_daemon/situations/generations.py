@@ -28,7 +28,7 @@ KEPT: Final = 8
 _TURN: Final = 500
 _READ: Final = "SELECT axes FROM llm_situation_axes WHERE generation = $1"
 _CHANGES: Final = """
-SELECT cell & 65535 AS leaf, present, array_send(low) AS low, array_send(high) AS high
+SELECT cell & 65535 AS leaf, present, agents, symbols, array_send(low) AS low, array_send(high) AS high
 FROM llm_situation_cells
 WHERE changed > $2 AND cell BETWEEN $1::int << 16 AND ($1::int << 16) + 65535
 """
@@ -93,7 +93,10 @@ def _axes(row: Record) -> Axes:
 
 
 def _widen(cells: Cells, rows: Sequence[Record]) -> None:
-    leaves, present = (np.array([row[name] for row in rows]) for name in ("leaf", "present"))
+    leaves, present, agents, symbols = (
+        np.array([row[name] for row in rows]) for name in ("leaf", "present", "agents", "symbols")
+    )
+    cells.name(leaves, agents, symbols)
     cells.widen(leaves, present, *(_numbers([row[name] for row in rows]) for name in ("low", "high")))
 
 
