@@ -163,7 +163,8 @@ async def holder_frozen(scene: Scene) -> None:
         try:
             assert not await sql.fetchval(OLD_ARE_FEWER, 1), "the holder had nothing left to do"
             scene.injected["freezes"] += 1
-            assert await heir.stop() == DRAINED
+            # What it was given of the holder's may still lie in that one's open transaction.
+            assert await heir.stop() in (DRAINED, WORK_LEFT)
             heir = await scene.daemon(**PRUNING)
             await scene.eventually("all are pruned", partial(sql.fetchval, OLD_ARE_FEWER, 1))
         finally:
