@@ -136,6 +136,13 @@ def test_a_context_that_is_asked_about_is_read_as_one_that_is_tracked() -> None:
         recorded({"new": object()})
 
 
+@pytest.mark.parametrize("address", ["nats://a:secret@127.0.0.1:4222", "postgresql://a:secret@127.0.0.1/db"])
+def test_an_address_instead_of_a_side_is_refused_with_what_takes_one(address: str) -> None:
+    with pytest.raises(TypeError, match=r"over_nats\(servers\).*on_postgres\(dsn\)") as refused:
+        DecisionTracker(address)  # type: ignore[arg-type]
+    assert "secret" not in str(refused.value)
+
+
 def test_an_unknown_field_is_said_as_extra_and_overrides_nothing() -> None:
     told = read(extra={"temperature": 0.2, "symbol": "ETH"})
     assert (told.symbol, told.extra) == ("BTC", '{"temperature":0.2}')

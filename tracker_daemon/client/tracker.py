@@ -69,6 +69,12 @@ class DecisionTracker:
 
     def __init__(self, side: Side, max_queued_bytes: int = MAX_QUEUED_BYTES) -> None:
         """Stand on a side, see `over_nats` and `on_postgres`; nothing is connected before there is need."""
+        if isinstance(side, str):  # not repeated: it may hold a password
+            raise TypeError(
+                "an address alone does not say what is there: "
+                "DecisionTracker.over_nats(servers) publishes to NATS, "
+                "DecisionTracker.on_postgres(dsn) writes to the database"
+            )
         self._side = side
         self._outbox = Outbox(side, max_queued_bytes)
         self._chooser = Chooser(side)
