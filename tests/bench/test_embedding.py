@@ -28,10 +28,12 @@ async def test_a_stream_is_drained_beside_the_provider_and_a_burst_is_caught_up_
 
     monkeypatch.setattr(embedding, "_done", noted)
     monkeypatch.setattr(embedding, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(embedding, "PAIRS", 2)
     result = await embedding.run(Bench(rounds=1, rows=ROWS, scale=0.01))
     *beside, burst = result.records
-    assert [(record["contestant"], record["messages"]) for record in beside] == [
-        *(("none", ROWS), ("local", ROWS)),
+    assert [(record["round"], record["contestant"], record["messages"]) for record in beside] == [
+        *((1, "none", ROWS), (1, "local", ROWS)),
+        *((2, "local", ROWS), (2, "none", ROWS)),
     ]
     for record in beside:
         made = record["embedded"]

@@ -273,7 +273,8 @@ class Race:
 
     async def _answer(self, name: str, agent: str, ask: Ask) -> tuple[float, float]:
         """Ask about each, and return the recall, and the 95th percentile of milliseconds."""
-        await ask(self._asked[0])  # what is cold is another question
+        for asked in self._asked:  # what has to come into PostgreSQL's memory first is another question
+            await ask(asked)
         answers, milliseconds, cpu = [], [], []
         server = self._sql.get_server_pid()
         for asked in self._asked:
